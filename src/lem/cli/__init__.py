@@ -1,0 +1,1 @@
+"""Command line: one file per command group; a body parses, builds a config, calls one library function, prints."""

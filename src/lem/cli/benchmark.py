@@ -1,0 +1,169 @@
+"""`lem benchmark` (alias `ab`): plan, dry-run or execute an A/B run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lem.cli.options import existing_path, json_option, model_option, print_json, progress, seed_option
+from lem.errors import Incomplete, UserError
+from lem.paths import display_path, slug
+
+if TYPE_CHECKING:
+    from lem.ab.benchmark import BenchmarkPlan
+    from lem.config import Config
+
+
+@click.command("benchmark")
+@model_option
+@click.option("--kernel", "kernels", multiple=True, metavar="[NAME=]PATH", help="Inject this text; repeatable.")
+@click.option("--adapter", "adapters", multiple=True, metavar="[NAME=]DIR", help="Add an adapter arm; repeatable.")
+@click.option("--trained", multiple=True, metavar="NAME=MODEL", help="Add another model as an arm; repeatable.")
+@click.option("--placebo", is_flag=True, help="Add the two control texts (placebo-json, placebo-txt).")
+@click.option("--arm", "only", multiple=True, metavar="NAME", help="Run only these arms of the plan; repeatable.")
+@click.option("--prompts", metavar="FILE", help="Probe file.  [default: default_probes of the config]")
+@click.option("--output", metavar="PATH", help="Run directory, or X.jsonl for the published format as well.")
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per probe and arm.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.  [default: config]")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.  [default: config]")
+@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), help="Nucleus mass.  [default: config]")
+@click.option("--inject", type=click.Choice(["system", "user", "sandwich"]), help="Where kernels go.")
+@click.option("--limit", type=int, metavar="N", help="Use the first N probes only.")
+@click.option("--group-size", type=click.IntRange(min=1), help="Rows decoded together.  [default: from free memory]")
+@click.option("--strict", is_flag=True, help="Decode one row at a time (slow; no batch effects).")
+@click.option("--dry-run", is_flag=True, help="Print arms, counts, tokens and one prompt; generate nothing.")
+@seed_option
+@json_option
+def benchmark(output: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """A/B run: every arm answers the same probes with the same random streams.
+
+    Killed or interrupted, the same command goes on where it stopped.
+    """
+    from lem.config import load_config
+
+    config = load_config()
+    plan = make_plan(config, **options)
+    run, published = output_paths(config, plan, output)
+    if dry_run:
+        _print_dry_run(plan, run, as_json)
+        return
+    execute_with_progress(plan, run)
+    summary = _finish(run, published)
+    print_json(summary) if as_json else _print_summary(summary)
+    if summary["failed"] or summary["missing"]:
+        raise Incomplete(f"{summary['failed']} failed and {summary['missing']} missing; the same command tries again.")
+
+
+def make_plan(
+    config: Config, *, model: str | None, kernels: tuple[str, ...], adapters: tuple[str, ...],
+    trained: tuple[str, ...], placebo: bool, only: tuple[str, ...], prompts: str | None, repeats: int,
+    max_tokens: int | None, temperature: float | None, top_p: float | None, inject: Any, limit: int | None,
+    group_size: int | None, strict: bool, seed: int | None,
+) -> BenchmarkPlan:  # fmt: skip
+    """Turn option values and config defaults into a plan."""
+    from lem.ab.arms import build_arms, select_arms
+    from lem.ab.benchmark import BenchmarkPlan
+    from lem.chat.generate import GenerationSettings
+    from lem.config import resolve_model
+    from lem.data import read_probes
+
+    kernel_dir = Path(config.kernel_dir)
+    placebos = [kernel_dir / "placebo.json", kernel_dir / "placebo.txt"] if placebo else []
+    probe_file = existing_path(prompts) if prompts else Path(config.default_probes)
+    arms = build_arms(
+        resolve_model(config, model), kernels=kernels, adapters=adapters, trained=trained, placebos=placebos
+    )
+    signature = kernel_dir / "lek-1-sig.txt"
+    return BenchmarkPlan(
+        arms=tuple(select_arms(arms, only)),
+        probes=tuple(read_probes(probe_file, limit)),
+        probe_file=display_path(probe_file),
+        settings=GenerationSettings(
+            max_tokens=max_tokens or config.max_tokens,
+            temperature=config.temperature if temperature is None else temperature,
+            top_p=top_p or config.top_p,
+        ),
+        repeats=repeats,
+        seed=config.seed if seed is None else seed,
+        inject=inject,
+        signature=signature.read_text(encoding="utf-8").strip() if signature.is_file() else "",
+        group_size=1 if strict else group_size or config.batch_size,
+        command=("lem", *sys.argv[1:]),
+    )
+
+
+def output_paths(config: Config, plan: BenchmarkPlan, output: str | None) -> tuple[Path, Path | None]:
+    """The run directory, and the published-format file when the output ends in .jsonl."""
+    runs = Path(config.runs_dir) / "benchmark"
+    if output is None:
+        return runs / f"{slug(plan.arms[0].model)}-{plan.short_hash}", None
+    path = existing_path(output)
+    if path.suffix != ".jsonl":
+        return path, None
+    if path.exists() and not (runs / path.stem / "run.json").exists():
+        raise UserError(f"{path} exists and no run of ours made it; choose another --output, nothing was touched.")
+    return runs / path.stem, path
+
+
+def execute_with_progress(plan: BenchmarkPlan, run: Path) -> None:
+    """Run the plan with a progress bar over its cells."""
+    from lem.ab.benchmark import run_benchmark
+
+    total = len(plan.arms) * len(plan.probes) * plan.repeats
+    with progress("answers", total, "answers") as advance:
+
+        def started(cells: int, missing: int) -> None:
+            advance(min(cells, total) - missing, note="")
+
+        run_benchmark(
+            plan, run, on_start=started,
+            on_record=lambda record: advance(1, note=record.arm),
+            on_load=lambda what: advance(0, note=f"loading {slug(what)}"),
+        )  # fmt: skip
+
+
+def _finish(run: Path, published: Path | None) -> dict[str, Any]:
+    """Count what the run holds; write the published format if asked for."""
+    from lem.ab.benchmark import count_cells
+    from lem.records import read_run
+
+    info, records = read_run(run)
+    counts = count_cells(info, records)
+    if published is not None:
+        from lem.interop.published import write_ab
+        from lem.scorers.passes import score_run
+
+        scores = {score.key: score for score in score_run(run, ["v2"])["v2"]}
+        write_ab(published, info, records, scores)
+    return {"run": display_path(run), "published": published and str(published), "status": info.status, **counts}
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    click.echo(
+        f"{summary['run']}: {summary['answered']} answers, {summary['failed']} failed, {summary['missing']} missing, "
+        f"{summary['truncated']} truncated, {summary['duplicate_repeats']} duplicate repeats"
+    )
+    if summary["published"]:
+        click.echo(f"published format: {summary['published']}")
+    click.echo(f"next: ./lem score --input {summary['run']}   ./lem report {summary['run']}")
+
+
+def _print_dry_run(plan: BenchmarkPlan, run: Path, as_json: bool) -> None:
+    from lem.ab.benchmark import preview
+
+    facts = {"run": display_path(run), **preview(plan)}
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(f"run directory   {facts['run']}")
+    click.echo(f"cells           {facts['n_arms']} arms x {facts['n_probes']} probes x {facts['repeats']} repeats")
+    click.echo(f"                = {facts['n_requests']} answers of at most {plan.settings.max_tokens} tokens")
+    click.echo(f"prompt tokens   {facts['prompt_tokens']} in all, {facts['prefill_tokens']} with shared prefixes")
+    click.echo(f"new tokens      at most {facts['max_new_tokens']}")
+    for arm in facts["arms"]:
+        click.echo(f"  {arm['name']:<16} {arm['prompt_tokens']:>8} prompt tokens, {arm['shared_prefix']:>5} shared")
+    click.echo(f"\none rendered prompt ({facts['example']['arm']}, {facts['example']['probe_id']}):\n")
+    click.echo(facts["example"]["text"])

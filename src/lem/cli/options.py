@@ -1,0 +1,81 @@
+"""Options and output shared by several commands."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def model_option(command: Command) -> Command:
+    """`--model`: a path, a hub id or a name from lem.config.json; default: the config's default_model."""
+    help_text = "Model: folder, hub id or a name from lem.config.json.  [default: default_model of the config]"
+    return click.option("--model", help=help_text)(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`: machine-readable output on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
+
+
+def seed_option(command: Command) -> Command:
+    """`--seed`: the run's random seed; default: the config's."""
+    return click.option("--seed", type=int, help="Random seed.  [default: seed of the config]")(command)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; NaN and infinities become null."""
+    click.echo(json.dumps(_clean(value), indent=1, ensure_ascii=False, default=str))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _clean(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(entry) for entry in value]
+    return value
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Show a progress bar with rate and remaining time on standard error; silent when that is no terminal.
+
+    Yields: `advance(n=1, note="")`.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn(unit),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            fields: dict[str, Any] = {} if note is None else {"note": note}
+            bar.update(task, advance=n, **fields)
+
+        yield advance
+
+
+def existing_path(text: str) -> Path:
+    """An option's path, relative to the working directory, with ~ expanded."""
+    return Path(text).expanduser()

@@ -1,0 +1,158 @@
+"""Contamination: evaluation probes in training text, and protected text in a corpus.
+
+A prompt or an answer is contaminated by a probe if they share eight words in a row; a prompt also if its 3-gram
+Jaccard with the probe is above 0.3. A free rephrasing that shares neither passes: keeping those out is the writer's
+duty. The corpus check knows only the eight words in a row, against any text that must stay out of the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lem.data.chat_examples import ChatExample
+from lem.data.findings import Finding
+from lem.data.probes import Probe, read_probes
+from lem.data.similarity import PROMPT_JACCARD, PROMPT_N, NgramIndex, near_duplicates_between
+from lem.errors import DataError, UserError
+
+
+@dataclass(frozen=True)
+class ProbeSource:
+    """A probe and the name of the file it was read from."""
+
+    probe: Probe
+    file: str
+
+    @property
+    def label(self) -> str:
+        """How findings name it: `P17 of P01-P100.json`."""
+        return f"{self.probe.id} of {self.file}"
+
+
+def read_probe_sources(seeds: Sequence[Path]) -> list[ProbeSource]:
+    """Read the probes of files and of folders (every .json below them); a probe met twice counts once.
+
+    Raises: UserError if a path is missing or a folder has no probe file; DataError from a malformed probe file.
+    """
+    found: dict[tuple[str, str], ProbeSource] = {}
+    for seed in seeds:
+        files = sorted(seed.rglob("*.json")) if seed.is_dir() else [seed]
+        if not files:
+            raise UserError(f"{seed}: no probe file (*.json) in this folder; give --seeds a folder or file of probes.")
+        for file in files:
+            for probe in read_probes(file):
+                found.setdefault((probe.id, probe.prompt), ProbeSource(probe, file.name))
+    return list(found.values())
+
+
+def check_probes(examples: Sequence[tuple[str, ChatExample]], sources: Sequence[ProbeSource]) -> list[Finding]:
+    """Find training prompts and answers that hold words of a probe, and prompts that are near to one.
+
+    Args:  examples: (file name, example) pairs.
+    """
+    index = NgramIndex((source.label, source.probe.prompt) for source in sources)
+    findings: list[Finding] = []
+    for file, example in examples:
+        for part, text in (("prompt", example.prompt), ("answer", example.answer)):
+            for label, runs in index.shared(text).items():
+                what = f"the {part} shares {_count_words(runs)} with {label}"
+                findings.append(Finding("probe-words", file, example.line, what, label, " ... ".join(runs)))
+    prompts = [example.prompt for _, example in examples]
+    probes = [source.probe.prompt for source in sources]
+    for pair in near_duplicates_between(prompts, probes, PROMPT_N, PROMPT_JACCARD):
+        file, example = examples[pair.left]
+        label = sources[pair.right].label
+        what = f"the prompt is near to {label} ({PROMPT_N}-gram Jaccard {pair.jaccard:.2f})"
+        findings.append(Finding("near-probe", file, example.line, what, label))
+    return findings
+
+
+def check_corpus(
+    corpus_texts: Iterable[str], against: Mapping[str, str | Iterable[str]], name: str = "corpus"
+) -> list[Finding]:
+    """Find the corpus texts that share eight words in a row with a protected text.
+
+    Args:  corpus_texts: the corpus, read once and never held in memory; a finding's `line` is the text's number from 1.
+           against: protected texts by name, for example {"seeds/heldout.json": prompts, "kernel/placebo.txt": text}.
+           name: what findings call the corpus.
+    """
+    return _corpus_findings(name, enumerate(corpus_texts, start=1), protected_index(against))
+
+
+def protected_index(against: Mapping[str, str | Iterable[str]]) -> NgramIndex:
+    """Index protected texts by name for `check_corpus_files`."""
+    return NgramIndex(
+        (name, text) for name, texts in against.items() for text in ([texts] if isinstance(texts, str) else texts)
+    )
+
+
+def check_corpus_files(files: Iterable[Path], index: NgramIndex) -> list[Finding]:
+    """Check corpus files against an index: .jsonl line by line, .json by its strings, any other by its paragraphs."""
+    return [finding for file in files for finding in _corpus_findings(file.name, read_corpus(file), index)]
+
+
+def read_corpus(path: Path) -> list[tuple[int, str]]:
+    """Return the texts of a corpus file with the line each starts on.
+
+    JSON keys are not text: only string values are. A chat line gives one text per message, so no run of words
+    crosses from one message to the next.
+    Raises: UserError if the file is missing; DataError if it is not UTF-8 or a JSON line does not parse.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such text file; give the path of a corpus or kernel file.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8.") from None
+    if path.suffix == ".jsonl":
+        lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+        return [(number, text) for number, line in lines for text in _strings(_parse(line, path, number))]
+    if path.suffix == ".json":
+        return [(1, text) for text in _strings(_parse(content, path, 1))]
+    return _paragraphs(content)
+
+
+def _corpus_findings(file: str, texts: Iterable[tuple[int, str]], index: NgramIndex) -> list[Finding]:
+    return [
+        Finding("corpus-words", file, line, f"shares {_count_words(runs)} with {name}", name, " ... ".join(runs))
+        for line, text in texts
+        for name, runs in index.shared(text).items()
+    ]
+
+
+def _count_words(runs: Sequence[str]) -> str:
+    longest = max(len(run.split(" ")) for run in runs)
+    return f"{longest} words in a row" + (f" and {len(runs) - 1} more passages" if len(runs) > 1 else "")
+
+
+def _parse(text: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} line {number + error.lineno - 1}: not valid JSON ({error.msg}).") from None
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for child in children for text in _strings(child)]
+
+
+def _paragraphs(content: str) -> list[tuple[int, str]]:
+    """Blank-line-separated paragraphs, so that a hard line break never hides a run of words."""
+    found: list[tuple[int, list[str]]] = []
+    open_paragraph = False
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            open_paragraph = False
+        elif open_paragraph:
+            found[-1][1].append(line)
+        else:
+            found.append((number, [line]))
+            open_paragraph = True
+    return [(number, " ".join(lines)) for number, lines in found]

@@ -1,0 +1,61 @@
+"""Probe files: a JSON array of `{id, domain, prompt}` objects."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lem.errors import DataError, UserError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One evaluation prompt; `domain` is the cluster it belongs to in the statistics."""
+
+    id: str
+    domain: str
+    prompt: str
+
+
+def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
+    """Read and validate a probe file; `limit` keeps the first probes only.
+
+    Raises: UserError if the file is missing or the limit below 1; DataError with the entry's number and field.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1 (got {limit}); leave it out to use every probe.")
+    if not path.is_file():
+        raise UserError(f"{path}: no such probe file; give --prompts FILE, for example seeds/P01-P20.json.")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} line {error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8.") from None
+    if not isinstance(raw, list) or not raw:
+        raise DataError(f"{path}: a probe file is a non-empty JSON array of {{id, domain, prompt}} objects.")
+    probes = [_probe(entry, number, path) for number, entry in enumerate(raw, start=1)]
+    _refuse_duplicates(probes, path)
+    return probes[:limit]
+
+
+def _probe(entry: Any, number: int, path: Path) -> Probe:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path} entry {number}: not an object with id, domain and prompt.")
+    for name in ("id", "domain", "prompt"):
+        value = entry.get(name)
+        if not isinstance(value, str) or not value.strip():
+            shown = f" ({entry['id']})" if isinstance(entry.get("id"), str) and name != "id" else ""
+            state = "missing" if name not in entry else "empty or not a string"
+            raise DataError(f"{path} entry {number}{shown}: field '{name}' is {state}; every probe needs it.")
+    return Probe(entry["id"], entry["domain"], entry["prompt"])
+
+
+def _refuse_duplicates(probes: list[Probe], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for number, probe in enumerate(probes, start=1):
+        if probe.id in seen:
+            raise DataError(f"{path} entry {number}: id '{probe.id}' was already used by entry {seen[probe.id]}.")
+        seen[probe.id] = number

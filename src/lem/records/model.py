@@ -1,0 +1,122 @@
+"""The record of one completion and the score of one record.
+
+Three outcomes never merge: a *wrong* answer has a low value, an *unscored* one has a reason and no value,
+a *failed* one has an error and no response.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+RECORD_SCHEMA = 1
+
+
+class Key(NamedTuple):
+    """Identity of a cell of the design: which arm answered which probe, for which repeat (counted from 0)."""
+
+    arm: str
+    probe_id: str
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One completion as it was asked for and as it came back.
+
+    `response` is the answer without thinking text; `thinking` is None when the model has none.
+    `finish_reason` is "stop" or "length" (truncated). `error` is set for a failed request, whose
+    `response` is then None. `seed` is the row's key as 16 hex digits. `group` names the decoding group.
+    """
+
+    run_id: str
+    arm: str
+    probe_id: str
+    repeat: int
+    response: str | None
+    fingerprint: str = ""
+    group: str = ""
+    messages: tuple[dict[str, str], ...] = ()
+    prompt_sha: str = ""
+    thinking: str | None = None
+    finish_reason: str | None = None
+    n_prompt_tokens: int | None = None
+    n_tokens: int | None = None
+    seed: str = ""
+    error: str | None = None
+    ts: str = ""
+    turn: int = 0
+    schema: int = RECORD_SCHEMA
+
+    @property
+    def key(self) -> Key:
+        """The cell this record fills."""
+        return Key(self.arm, self.probe_id, self.repeat)
+
+    @property
+    def failed(self) -> bool:
+        """True when the request ended in an error, so that there is no answer to score."""
+        return self.error is not None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the flat JSON object of `records.jsonl`, schema first, `ts` last."""
+        row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        row["messages"] = list(self.messages)
+        head = ("schema", "run_id", "arm", "probe_id", "repeat", "turn", "fingerprint", "group")
+        ordered = {name: row.pop(name) for name in head}
+        ts = row.pop("ts")
+        return {**ordered, **row, "ts": ts}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Record:
+        """Build a record from a line of `records.jsonl`; unknown fields of a newer schema are an error (KeyError)."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = set(row) - names
+        if unknown:
+            raise KeyError(f"unknown record fields {sorted(unknown)}")
+        return cls(**{**row, "messages": tuple(row.get("messages") or ())})
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scorer's verdict on one record: a value with its signals, or unscored with the reason."""
+
+    arm: str
+    probe_id: str
+    repeat: int
+    scorer: str
+    version: str
+    value: float | None
+    signals: dict[str, float]
+    unscored: str | None = None
+    record_sha: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The cell this score belongs to."""
+        return Key(self.arm, self.probe_id, self.repeat)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the flat JSON object of `scores/<scorer>.jsonl` (NaN becomes null)."""
+        row = dataclasses.asdict(self)
+        if isinstance(self.value, float) and math.isnan(self.value):
+            row["value"] = None
+        return row
+
+
+def text_sha(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes (lone surrogates kept), as 64 hex digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def fingerprint(prompt_sha: str, settings: dict[str, Any], identity: dict[str, Any]) -> str:
+    """Hash everything that can change a completion's text: prompt, settings, model/adapter/cap identity.
+
+    Returns: 16 hex digits. Key order does not matter; values must be JSON-serialisable.
+    """
+    payload = {"prompt": prompt_sha, "settings": settings, "identity": identity}
+    return text_sha(json.dumps(payload, sort_keys=True, ensure_ascii=True, allow_nan=False))[:16]

@@ -1,0 +1,152 @@
+"""Append-only JSONL with crash-safe resume, atomic whole-file writes, and directory locks.
+
+One record is one `write()` of one line that ends in a newline, so a kill leaves at most one torn line at
+the end; the next opening cuts it off and says so. A line that cannot be read anywhere else means that
+something other than a crash happened to the file, and is an error. A full disk takes the half-written line
+back before the error is reported.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lem.errors import DataError, UserError
+
+
+def read_jsonl(path: Path, *, allow_torn: bool = True) -> tuple[list[dict[str, Any]], int]:
+    """Read every complete line of a JSONL file.
+
+    Returns: the rows, and the byte length of the part that is whole (shorter than the file when the last
+    line is torn).   Raises: DataError for an unreadable line anywhere else, or for a torn one if not allowed.
+    """
+    data = path.read_bytes()
+    rows: list[dict[str, Any]] = []
+    offset = 0
+    for number, line in enumerate(data.splitlines(keepends=True), start=1):
+        last = offset + len(line) == len(data)
+        torn = not line.endswith(b"\n")
+        row = None if (torn and allow_torn) else _parse(line)
+        if row is None and line.strip():
+            if last and allow_torn:
+                return rows, offset
+            raise DataError(f"{path} line {number}: not a JSON object; restore the file or remove that line.")
+        if row is not None:
+            rows.append(row)
+        offset += len(line)
+    return rows, offset
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+class JsonlStore:
+    """An append-only file of JSON objects, opened for writing by one process at a time.
+
+    `rows` holds what was in the file at opening. `append` writes one line; `sync` makes it durable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self.rows, whole = read_jsonl(path)
+            torn = path.stat().st_size - whole
+            if torn:
+                warnings.warn(f"{path}: cut off {torn} bytes of a torn last line (an interrupted write).", stacklevel=2)
+                os.truncate(path, whole)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row as one line.   Raises: UserError if the disk is full (nothing half-written stays)."""
+        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
+        before = os.fstat(self._fd).st_size
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, "short write")
+        except OSError as error:
+            os.ftruncate(self._fd, before)
+            raise _disk_error(self.path, error) from None
+
+    def sync(self) -> None:
+        """Flush everything appended so far to the disk itself."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise _disk_error(self.path, error) from None
+
+    def close(self) -> None:
+        """Close the file; further appends are a bug."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> JsonlStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _disk_error(path: Path, error: OSError) -> UserError:
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
+    return UserError(f"{path}: could not write ({reason}); make room and run the same command again, it resumes.")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a whole file in one step: write a temporary neighbour, fsync, move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise _disk_error(path, error) from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Hold the directory's `.lock` for the duration; the kernel drops it when the process dies.
+
+    Raises: UserError if another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ".lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise UserError(
+                f"{directory} is in use by another process (pid {holder}); wait for it or choose another directory."
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
