@@ -230,7 +230,7 @@ class Progress:
         self.terminal = sys.stderr.isatty()
         self._show("starting")
         if not self.terminal:
-            say(f"installing {lock} into .venv (first use; some minutes)")
+            say(f"installing {lock} into .venv (this can take some minutes)")
 
     def update(self, line: str) -> None:
         """Take one line of the installer's output into account."""

@@ -14,7 +14,7 @@ from random import Random
 SLOT = re.compile(r"\{(\w+)((?:\.\d+)?)\}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|[^\sA-Za-z]")
 DETERMINERS = frozenset(
-    "the a an my our your his her their its this that these those every each one two three some any no another".split()
+    "the a an my our your his her their its this these those every each one two three another".split()
 )
 FUNCTION_WORDS = frozenset(
     """a about above across after again against ago all almost alone along already also although always am among an
@@ -57,7 +57,10 @@ class Fillers:
 
 def article(phrase: str) -> str:
     """'a' or 'an' for the word that follows."""
-    return "an" if phrase[:1].lower() in "aeiou" and not phrase.lower().startswith(("use", "uni", "one")) else "a"
+    low = phrase.lower()
+    if low.startswith(("hour", "honest", "honour", "heir")):
+        return "an"
+    return "an" if low[:1] in tuple("aeiou") and not low.startswith(("use", "usu", "uni", "one", "once", "eu")) else "a"
 
 
 def tidy(text: str) -> str:
@@ -91,7 +94,7 @@ def fill(frame: str, lexicon: dict[str, list[str]], fillers: Fillers, rng: Rando
     return SLOT.sub(one, frame)
 
 
-def phrases(question: str, verbs: frozenset[str]) -> Phrases:
+def phrases(question: str, verbs: frozenset[str], known: frozenset[str]) -> Phrases:
     """Noun phrases, content words and quotable runs of a question, by function words and punctuation alone."""
     nouns: list[str] = []
     words: list[str] = []
@@ -109,7 +112,7 @@ def phrases(question: str, verbs: frozenset[str]) -> Phrases:
             run = [_lower(word, index + k == 0) for k, word in enumerate(tokens[index:end])]
             words += [word for word in run if len(word) > 3]
             lead = tokens[index - 1].lower() if index else ""
-            noun = _noun_phrase(run, lead, verbs)
+            noun = _noun_phrase(run, lead, verbs, known)
             if noun:
                 nouns.append(noun)
                 tail = _tail(tokens, index + len(noun.split()) - 1, verbs)
@@ -129,7 +132,7 @@ def _lower(word: str, first: bool) -> str:
     return word[0].lower() + word[1:] if first else word
 
 
-def _noun_phrase(run: list[str], lead: str, verbs: frozenset[str]) -> str:
+def _noun_phrase(run: list[str], lead: str, verbs: frozenset[str], nouns: frozenset[str]) -> str:
     """The run up to its first verb-like word, with an article; empty when it does not look like a noun phrase."""
     kept: list[str] = []
     for place, word in enumerate(run):
@@ -144,7 +147,10 @@ def _noun_phrase(run: list[str], lead: str, verbs: frozenset[str]) -> str:
         return f"{_MINE[lead]} {' '.join(kept)}"
     if lead in DETERMINERS:
         return f"{lead} {' '.join(kept)}"
-    return " ".join(kept) if kept[-1].endswith("s") or len(kept) == 1 else f"the {' '.join(kept)}"
+    if len(kept) == 1:
+        plural = kept[0].endswith("s") and not kept[0].endswith("ss") and kept[0][:-1] in nouns
+        return kept[0] if plural or kept[0] in nouns else ""
+    return " ".join(kept) if kept[-1].endswith("s") else f"the {' '.join(kept)}"
 
 
 def _tail(tokens: list[str], position: int, verbs: frozenset[str]) -> str:

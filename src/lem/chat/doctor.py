@@ -113,7 +113,8 @@ def _prefix_cache(chat: ChatModel) -> tuple[bool, str]:
 
 def _log_softmax(logits: mx.array) -> mx.array:
     wide: Any = logits.astype(mx.float32)
-    return wide - mx.logsumexp(wide)
+    normalised: mx.array = wide - mx.logsumexp(wide)
+    return normalised
 
 
 def _batch_alone(chat: ChatModel) -> tuple[bool, str]:

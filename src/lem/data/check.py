@@ -18,6 +18,7 @@ from lem.data.contamination import (
     ProbeSource,
     check_corpus_files,
     check_probes,
+    find_probe_files,
     protected_index,
     read_corpus,
     read_probe_sources,
@@ -68,7 +69,8 @@ def check_data(
     paths = sorted(path for path in directory.rglob("*.jsonl") if path.is_file())
     if not paths:
         raise UserError(f"{directory}: no .jsonl file in this folder; put train.jsonl and valid.jsonl there.")
-    sources = read_probe_sources(seeds)
+    probe_files = find_probe_files(seeds)
+    sources = read_probe_sources(probe_files)
     files = [_read(path, path.relative_to(directory).as_posix()) for path in paths]
     findings = [finding for file in files for finding in file.findings]
     for siblings in _by_folder(files).values():
@@ -81,7 +83,7 @@ def check_data(
         directory=display_path(directory),
         files=tuple(_summary(file) for file in files),
         n_probes=len(sources),
-        probe_files=tuple(dict.fromkeys(source.file for source in sources)),
+        probe_files=tuple(dict.fromkeys(file.name for file in probe_files)),
         corpus_files=tuple(display_path(path) for path in extra),
         findings=tuple(sorted(findings, key=_order)),
     )

@@ -33,19 +33,29 @@ class ProbeSource:
         return f"{self.probe.id} of {self.file}"
 
 
-def read_probe_sources(seeds: Sequence[Path]) -> list[ProbeSource]:
-    """Read the probes of files and of folders (every .json below them); a probe met twice counts once.
+def find_probe_files(seeds: Sequence[Path]) -> list[Path]:
+    """List the probe files behind paths: a file is itself, a folder every .json below it.
 
-    Raises: UserError if a path is missing or a folder has no probe file; DataError from a malformed probe file.
+    Raises: UserError if a path is missing or a folder has no probe file.
+    """
+    found: list[Path] = []
+    for seed in seeds:
+        files = sorted(seed.rglob("*.json")) if seed.is_dir() else [seed] if seed.is_file() else []
+        if not files:
+            raise UserError(f"{seed}: no probe file here; give --seeds a .json file of probes or a folder of them.")
+        found += files
+    return found
+
+
+def read_probe_sources(files: Sequence[Path]) -> list[ProbeSource]:
+    """Read probe files; a probe that several files hold counts once, under the first of them.
+
+    Raises: DataError from a malformed probe file.
     """
     found: dict[tuple[str, str], ProbeSource] = {}
-    for seed in seeds:
-        files = sorted(seed.rglob("*.json")) if seed.is_dir() else [seed]
-        if not files:
-            raise UserError(f"{seed}: no probe file (*.json) in this folder; give --seeds a folder or file of probes.")
-        for file in files:
-            for probe in read_probes(file):
-                found.setdefault((probe.id, probe.prompt), ProbeSource(probe, file.name))
+    for file in files:
+        for probe in read_probes(file):
+            found.setdefault((probe.id, probe.prompt), ProbeSource(probe, file.name))
     return list(found.values())
 
 

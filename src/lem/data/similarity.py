@@ -71,7 +71,7 @@ def near_duplicates(texts: Sequence[str], n: int, threshold: float) -> list[Simi
 
 
 def near_duplicates_between(left: Sequence[str], right: Sequence[str], n: int, threshold: float) -> list[SimilarPair]:
-    """Return every pair of a left and a right text whose n-gram Jaccard is above the threshold, each indexed on its side."""
+    """Return every pair of a left and a right text whose n-gram Jaccard is above the threshold, indexed per side."""
     sets = [shingles(text, n) for text in (*left, *right)]
     crossing = (pair for pair in _candidates(sets, threshold) if pair[0] < len(left) <= pair[1])
     found = _verified(sets, crossing, threshold)
@@ -86,7 +86,7 @@ def _candidates(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tu
     index: defaultdict[str, list[int]] = defaultdict(list)
     for later, grams in enumerate(sets):
         kept = len(grams) - max(0, math.floor(threshold * len(grams) - _ROUNDING))
-        # an n-gram of one text alone brings nobody together, yet it fills the prefix: that is what spares the common ones
+        # an n-gram of a single text brings nobody together, yet it fills the prefix and so spares the common ones
         prefix = sorted(grams, key=lambda gram: (frequency[gram], gram))[:kept]
         met: set[int] = set()
         for gram in prefix:

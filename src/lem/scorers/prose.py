@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,7 +11,7 @@ from lem.scorers.lexicon import load
 
 _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u00a0": " "})
 _RULE = re.compile(r"\s*(?:[-*_=|:]\s*){3,}|\s*(?:```|~~~).*")
-_LINE_MARK = re.compile(r"\s*(?:>+\s*|#{1,6}\s+|[-*+\u2022\u2013]\s+(?:\[[ xX]\]\s+)?|\(?\d{1,3}[.)]\s+|\|\s*)+")
+_LINE_MARK = re.compile(r"\s*(?:>+\s*|#{1,6}\s+|[-*+\u2022\u2013]\s+(?:\[[ xX]\]\s+)?|\(?\d{1,3}[.)](?:\s+|$)|\|\s*)+")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
 _INLINE = re.compile(r"\*\*|__|~~|`+|</?[a-zA-Z][^>\n]*>|(?<!\w)[*_]+|[*_]+(?!\w)")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -21,6 +22,7 @@ _WORD = re.compile(r"[^\W_](?:[\w'-]*\w)?")
 _FOREIGN_SCRIPT_SHARE = 0.3
 _ENGLISH_SHARE = 0.08
 _ENOUGH_WORDS = 20
+# One foreign function word may be a name or a loan ("die die die"); two different ones are a sentence.
 _ENOUGH_FOREIGN = 2
 
 
@@ -61,13 +63,16 @@ def _function_words() -> dict[str, frozenset[str]]:
 
 def is_english(prose: str, words: Sequence[str]) -> bool:
     """Test by script and function words; texts too short or too repetitive to tell pass as English."""
-    letters = [character for character in prose if character.isalpha()]
-    foreign = sum(ord(letter) > 0x24F and not 0x1E00 <= ord(letter) <= 0x1EFF for letter in letters)
-    if foreign > _FOREIGN_SCRIPT_SHARE * len(letters):
-        return False
-    counts = {language: sum(word in known for word in words) for language, known in _function_words().items()}
+    if not prose.isascii():
+        letters = [character for character in prose if character.isalpha()]
+        foreign = sum(ord(letter) > 0x24F and not 0x1E00 <= ord(letter) <= 0x1EFF for letter in letters)
+        if foreign > _FOREIGN_SCRIPT_SHARE * len(letters):
+            return False
+    spelt = Counter(word for word in words if not any(character.isdigit() for character in word))
+    found = {language: [word for word in known if word in spelt] for language, known in _function_words().items()}
+    counts = {language: sum(spelt[word] for word in words) for language, words in found.items()}
     english = counts.pop("en")
-    strongest = max(counts.values())
-    if strongest >= _ENOUGH_FOREIGN and strongest > english:
+    strongest = max(counts, key=counts.__getitem__)
+    if counts[strongest] > english and len(found[strongest]) >= _ENOUGH_FOREIGN:
         return False
-    return len(set(words)) < _ENOUGH_WORDS or english >= _ENGLISH_SHARE * len(words)
+    return len(spelt) < _ENOUGH_WORDS or english >= _ENGLISH_SHARE * spelt.total()

@@ -140,13 +140,16 @@ class _Phrase(NamedTuple):
 def _phrase(signal: str, alternative: Alternative) -> _Phrase:
     """Phrases of one signal that can overlap each other (gaps, refusals) send the whole signal to its definition."""
     literal = alternative.head if isinstance(alternative, Gap) else alternative
-    pattern = re.compile(rf"{re.escape(literal)}(?<=\b{re.escape(literal)}){_regex(alternative)[len(re.escape(literal)):]}\b")
+    pattern = re.compile(
+        rf"{re.escape(literal)}(?<=\b{re.escape(literal)}){_regex(alternative)[len(re.escape(literal)) :]}\b"
+    )
     return _Phrase(signal, literal, pattern, signal == "compliance_markers" or isinstance(alternative, Gap))
 
 
 def _longest_word(alternative: Alternative) -> bytes:
     text = f"{alternative.head} {alternative.tail}" if isinstance(alternative, Gap) else alternative
-    return max(reversed(re.findall(r"\w+", text)), key=len).encode()
+    words: list[str] = re.findall(r"\w+", text)
+    return max(reversed(words), key=len).encode()
 
 
 def _lookup() -> tuple[dict[bytes, str], dict[bytes, list[_Phrase]]]:

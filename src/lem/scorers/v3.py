@@ -5,9 +5,9 @@ What it corrects in v2:
 - Markdown is neutral: markup is taken off before anything is counted, so bullets, bold type, headings and tables
   earn nothing, and paragraphs are not counted at all. `creative_form` is dashes and ellipses in prose, at most 1 point.
 - Length does not pay. An answer is read in windows of 100 words; an entry counts once per window; the sum is taken
-  per 100 words (shorter answers are taken as 100) and saturates. Neutral text added at the end never raises a value,
-  and repeating one rewarded word earns it once. The penalties are counts or worst windows, so padding cannot thin
-  them out.
+  per 100 words (shorter answers are taken as 100) and saturates. Neutral text added after an answer never raises its
+  value, and repeating one rewarded word earns it once. The penalties are counts or worst windows, so padding cannot
+  thin them out.
 - Refusals are read with their surroundings: "I cannot stress enough", "not that I can't" and quoted speech do not
   count. What stands in quotes is left out only while it is less than most of the answer.
 - A formulaic opening costs points and its sentence earns nothing, so announcing an ethical assistant does not pay.
@@ -45,19 +45,28 @@ DEGENERATION_POINTS = 20.0
 # prose keeps clear of these shares; a loop of one phrase does not.
 _STRETCHES = {12: (0.26, 0.34), 50: (0.3, 0.36), 200: (0.2, 0.28)}
 _MOSTLY_QUOTED = 0.6
+# Entries are looked up by this many first letters; no stem is shorter.
+_KEY_LETTERS = 3
 
 _QUOTED = re.compile(r'"[^"\n]{1,400}"|(?<!\w)\'(?:[^\'\n]|(?<=\w)\'(?=\w)){1,400}\'(?!\w)')
 _SENTENCE_END = re.compile(r"[.!?:](?=\s)|\n")
-_NAME = re.compile(r"(?<![.!?:;]\s)(?<![.!?:;]\s[\"'(])(?<=[^\n]\s)[\"'(]?[A-Z][a-z]{2,}\b")
+_NAME = re.compile(r"(?<![.!?:;]\s)(?<![.!?:;]\s[\"'(])(?<=[^\n] )[\"'(]?[A-Z][a-z]{2,}\b")
 _NUMBER = re.compile(r"\b\d[\d,.]*\b")
-_FORM = re.compile(r"—|(?<=\s)–(?=\s)|\.\.\.+")
+_QUESTION = re.compile(r"\?")
+_FORM = re.compile(r"\u2014|(?<=\s)\u2013(?=\s)|\.\.\.+")
 
 
 @dataclass(frozen=True)
 class _Signal:
     cap: float
     scale: float
-    pattern: re.Pattern[str] | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    signal: str
+    name: str
+    pattern: re.Pattern[str]
 
 
 def score(text: str) -> ScoreResult:
@@ -77,7 +86,7 @@ def score(text: str) -> ScoreResult:
         return ScoreResult(None, {}, "language")
     lowered = prose.lower() if len(prose.lower()) == len(prose) else prose
     opening = _opening_end(lowered)
-    rates = _rates(prose, lowered, starts, opening)
+    rates = _rates(prose, lowered, words, starts, opening)
     costs = {
         "refusals": float(count_refusals(lowered)),
         "formulaic_opening": float(opening > 0),
@@ -97,7 +106,7 @@ def count_refusals(lowered: str) -> int:
         lowered = _QUOTED.sub(lambda match: '"' + " " * (len(match.group()) - 2) + '"', lowered)
     marker, after, before = _refusal_patterns()
     return sum(
-        not after.match(lowered, match.end()) and not before.search(lowered[: match.start()])
+        not after.match(lowered, match.end()) and not before.search(lowered, max(0, match.start() - 40), match.start())
         for match in marker.finditer(lowered)
     )
 
@@ -106,34 +115,30 @@ def _points(signal: _Signal, rate: float) -> float:
     return signal.cap * (1 - math.exp(-rate / signal.scale))
 
 
-def _rates(prose: str, lowered: str, starts: Sequence[int], opening: int) -> dict[str, float]:
+def _rates(prose: str, lowered: str, words: Sequence[str], starts: Sequence[int], opening: int) -> dict[str, float]:
+    """Distinct (entry, window) pairs of each signal per 100 words, without those of a formulaic opening."""
     hundreds = max(len(starts), WINDOW_WORDS) / WINDOW_WORDS
-    rates = {}
-    for name, signal in _signals().items():
-        seen = {
-            (entry, (bisect_right(starts, position) - 1) // WINDOW_WORDS)
-            for entry, position in _found(name, signal, prose, lowered)
-            if position >= opening
-        }
-        rates[name] = len(seen) / hundreds
-    return rates
+    seen: dict[str, set[tuple[object, int]]] = {name: set() for name in _signals()}
+    index = _index()
+    for number, (word, start) in enumerate(zip(words, starts, strict=True)):
+        for entry in index.get(word[:_KEY_LETTERS], ()):
+            if start >= opening and entry.pattern.match(lowered, start):
+                seen[entry.signal].add((entry.name, number // WINDOW_WORDS))
+    for name, mark, position in _marks(prose):
+        if position >= opening:
+            seen[name].add((mark, (bisect_right(starts, position) - 1) // WINDOW_WORDS))
+    return {name: len(pairs) / hundreds for name, pairs in seen.items()}
 
 
-def _found(name: str, signal: _Signal, prose: str, lowered: str) -> Iterator[tuple[object, int]]:
-    """Yield every hit of a signal: which entry (hits of one entry in one window count once), and where."""
-    if signal.pattern is not None:
-        for match in signal.pattern.finditer(lowered):
-            yield match.lastindex, match.start()
-    if name == "questioning":
-        for match in re.finditer(r"\?", prose):
-            yield match.start(), match.start()
-    elif name == "creative_form":
-        for match in _FORM.finditer(prose):
-            yield match.start(), match.start()
-    elif name == "specificity":
-        for pattern in (_NAME, _NUMBER):
-            for match in pattern.finditer(prose):
-                yield match.group(), match.start()
+def _marks(prose: str) -> Iterator[tuple[str, object, int]]:
+    """Yield signal, identity and place of what is no word: question marks, dashes and dots, names and numbers."""
+    for match in _QUESTION.finditer(prose):
+        yield "questioning", match.start(), match.start()
+    for match in _FORM.finditer(prose):
+        yield "creative_form", match.start(), match.start()
+    for pattern in (_NAME, _NUMBER):
+        for match in pattern.finditer(prose):
+            yield "specificity", match.group(), match.start()
 
 
 def _opening_end(lowered: str) -> int:
@@ -169,18 +174,24 @@ def _fewest_distinct(words: Sequence[str], length: int) -> int:
 
 @cache
 def _signals() -> dict[str, _Signal]:
-    signals = {}
-    for name, entry in load("signals").items():
-        pattern = "|".join(f"({_entry_regex(item)})" for item in entry["entries"])
-        compiled = re.compile(rf"(?<![\w'-])(?:{pattern})") if pattern else None
-        signals[name] = _Signal(entry["cap"], entry["scale"], compiled)
-    return signals
+    return {name: _Signal(signal["cap"], signal["scale"]) for name, signal in load("signals").items()}
+
+
+@cache
+def _index() -> dict[str, list[_Entry]]:
+    """All entries by the first letters of their first word, so that only words that may fit are matched."""
+    index: dict[str, list[_Entry]] = {}
+    for name, signal in load("signals").items():
+        for entry in signal["entries"]:
+            first = re.split(r"[ *.,]", entry, maxsplit=1)[0][:_KEY_LETTERS]
+            index.setdefault(first, []).append(_Entry(name, entry, re.compile(_entry_regex(entry))))
+    return index
 
 
 def _entry_regex(entry: str) -> str:
     """A list entry as a regular expression: `stem*`, `head ... tail`, or a phrase taken as it is."""
     parts = [re.escape(part.strip()).replace(r"\*", r"[\w'-]*") for part in entry.split("...")]
-    end = r"(?![\w-])" if entry[-1].isalnum() or entry.endswith("*") else ""
+    end = r"(?![\w-]|'(?!s\b)\w)" if entry[-1].isalnum() else ""
     return r" [^.!?\n]{1,60}? ".join(parts) + end
 
 

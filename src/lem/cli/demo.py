@@ -1,0 +1,108 @@
+"""`lem demo`: train, A/B, score and report, start to end; a second run resumes what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lem.cli.options import existing_path, model_option, seed_option
+from lem.errors import Incomplete
+from lem.paths import display_path
+
+if TYPE_CHECKING:
+    from lem.config import Config
+
+NANO_TOKENS = 192
+
+
+@click.command("demo")
+@model_option
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.  [default: 192 for lem-nano]")
+@click.option("--iters", type=click.IntRange(min=1), help="Training steps.  [default: config, 200]")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Adam step.  [default: config]")
+@click.option("--limit", type=int, metavar="N", help="Use the first N probes only.")
+@click.option("--output", metavar="DIR", help="Run directory.  [default: runs/benchmark/demo-...]")
+@seed_option
+def demo(
+    model: str | None, max_tokens: int | None, iters: int | None, learning_rate: float | None, limit: int | None,
+    output: str | None, seed: int | None,
+) -> None:  # fmt: skip
+    """Train a LoRA on the kernel set, then A/B base, kernels, placebos and trained over the probes; score; report."""
+    from lem.config import load_config, resolve_model
+
+    config = load_config()
+    base = resolve_model(config, model)
+    adapter = _train(config, base, {"iters": iters, "learning_rate": learning_rate, "seed": seed})
+    tokens = max_tokens or (NANO_TOKENS if base.rstrip("/").endswith("lem-nano") else config.max_tokens)
+    run = _benchmark(config, base, adapter, tokens, limit, output, seed)
+    page = _score_and_report(run)
+    click.echo(f"\nreport page: {display_path(page)}   (open it in a browser)")
+
+
+def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
+    from lem.cli.train import describe, train_with_progress, training_settings
+    from lem.studies.demo import adapter_folder, held_out_loss, train_once
+
+    start = perf_counter()
+    data = Path(config.training_dir)
+    settings = training_settings(config, given)
+    folder = adapter_folder(Path(config.adapter_dir), base, data, settings)
+    click.echo(f"1/3 train: LoRA on {display_path(data)}, {settings.iters} iterations of {settings.batch_size}")
+    report = train_once(base, data, folder, settings, train_with_progress)
+    if report is None:
+        click.echo(f"adapter: {display_path(folder)} (already trained)")
+    else:
+        click.echo(describe(report).replace(report.adapter_path, display_path(folder)))
+        loss = held_out_loss(base, folder, data / "test.jsonl")
+        change = loss.change.difference
+        click.echo(
+            f"held-out loss {loss.base.value:.4f} -> {loss.trained.value:.4f}, change {change.value:+.4f} "
+            f"[{change.low:+.4f}, {change.high:+.4f}] over {change.n} examples   ({perf_counter() - start:.0f} s)"
+        )
+    return folder
+
+
+def _benchmark(
+    config: Config, base: str, adapter: Path, tokens: int, limit: int | None, output: str | None, seed: int | None
+) -> Path:
+    from lem.ab.benchmark import count_cells
+    from lem.cli.benchmark import execute_with_progress, make_plan
+    from lem.records import read_run
+
+    start = perf_counter()
+    kernels = Path(config.kernel_dir)
+    plan = make_plan(
+        config, model=base, kernels=(f"json={config.default_kernel}", f"txt={kernels / 'lek-1-kernel.txt'}"),
+        adapters=(f"trained={adapter}",), trained=(), placebo=True, only=(), prompts=None, repeats=1,
+        max_tokens=tokens, temperature=None, top_p=None, inject=None, limit=limit, group_size=None, strict=False,
+        seed=seed,
+    )  # fmt: skip
+    default = Path(config.runs_dir) / "benchmark" / f"demo-{adapter.name.removeprefix('demo-')}-{plan.short_hash}"
+    run = existing_path(output) if output else default
+    names = ", ".join(arm.name for arm in plan.arms)
+    click.echo(f"\n2/3 benchmark: {names} over {len(plan.probes)} probes, up to {tokens} tokens")
+    execute_with_progress(plan, run)
+    counts = count_cells(*read_run(run))
+    click.echo(
+        f"{display_path(run)}: {counts['answered']} answers, {counts['failed']} failed, {counts['missing']} missing, "
+        f"{counts['truncated']} truncated   ({perf_counter() - start:.0f} s)"
+    )
+    if counts["failed"] or counts["missing"]:
+        raise Incomplete("some answers failed or are missing; the same command tries them again.")
+    return run
+
+
+def _score_and_report(run: Path) -> Path:
+    from rich.console import Console
+
+    from lem.cli.score import leaderboards, score_inputs
+    from lem.reports import tables, write_report
+
+    click.echo("\n3/3 score and report")
+    (item,) = score_inputs([run], ["v2", "v3", "v1"])
+    boards = leaderboards(item, None, 0.5)
+    Console(highlight=False).print(tables.leaderboard_rich(boards["v2"]))
+    return write_report(run, None)

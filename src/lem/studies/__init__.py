@@ -1,0 +1,1 @@
+"""Studies: what joins training and evaluation."""

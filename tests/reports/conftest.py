@@ -1,0 +1,36 @@
+"""Fixtures: the hand-made run of `small_run`, and a complete one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from small_run import N_PROBES, SmallRun, load, probe_id, probes, record_of, score_of, write_run, write_scores
+
+from lem.records import Key, Record, open_run, read_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> SmallRun:
+    path = tmp_path / "small"
+    write_run(path)
+    return load(path)
+
+
+@pytest.fixture
+def complete_run(tmp_path: Path) -> SmallRun:
+    """A finished run of another model: one repeat, nothing failed, missing or unscored."""
+    path = tmp_path / "complete"
+    with open_run(path, "benchmark", "complete") as run:
+        run.info.arms = {arm: {"model": "big-model", "model_sha": "c" * 64} for arm in ("base", "json")}
+        run.info.probes = probes()
+        run.info.settings = {"repeats": 1}
+        chosen = [Key(arm, probe_id(i), 0) for arm in ("base", "json") for i in range(N_PROBES)]
+        for key in chosen:
+            row = asdict(record_of(key)) | {"error": None, "response": f"An answer to {key.probe_id} by {key.arm}."}
+            run.append(Record.from_row(row))
+        run.save("done")
+    scores = [score_of(record, "v2") for record in read_run(path)[1]]
+    write_scores(path, "v2", scores)
+    return load(path)

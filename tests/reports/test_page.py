@@ -1,0 +1,214 @@
+"""The page's promises: self-contained, inert whatever a model wrote, honest about what a run lacks."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import ARMS, HOSTILE, HOSTILE_TEXT, KERNEL, MISSING, SmallRun, keys, probes, response_of
+
+from lem.errors import DataError, UserError
+from lem.reports import write_report
+from lem.reports.formats import TOY_NOTICE
+from lem.reports.page import duplicate_repeats, render_page
+from lem.reports.viewer import embed, viewer_data
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, the visible text, and the contents of script elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._in: str | None = None
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = None
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "script":
+            self.scripts[-1] += data
+        elif self._in != "style":
+            self.text += data + " "
+
+
+def page_of(run: SmallRun) -> str:
+    return write_report(run.path).read_text(encoding="utf-8")
+
+
+def embedded(page: str) -> dict[str, Any]:
+    data = json.loads(Elements(page).scripts[0])
+    assert isinstance(data, dict)
+    return data
+
+
+def test_the_page_needs_nothing_but_itself(run: SmallRun) -> None:
+    page = page_of(run)
+    assert not re.search(r"https?://|//[a-z]+\.|\bsrc\s*=\s*[\"'](?!x )|@import|url\(", page)
+    elements = Elements(page)
+    assert {tag for tag, _ in elements.tags}.isdisjoint({"img", "link", "iframe", "object", "base", "embed"})
+    links = [attributes["href"] for _, attributes in elements.tags if attributes.get("href")]
+    assert all(link and link.startswith("#") for link in links)
+
+
+def test_hostile_texts_stay_data(run: SmallRun) -> None:
+    page = page_of(run)
+    elements = Elements(page)
+    assert [tag for tag, _ in elements.tags].count("script") == 2
+    assert not any(name.startswith("on") for _, attributes in elements.tags for name in attributes)
+    data = embedded(page)
+    cell = next(c for c in data["cells"] if (data["arms"][c["a"]], data["probes"][c["p"]]["id"], c["r"]) == HOSTILE)
+    assert data["texts"][cell["t"]] == HOSTILE_TEXT
+
+
+def test_the_policy_allows_this_script_and_no_other(run: SmallRun) -> None:
+    page = page_of(run)
+    script = page.rsplit("<script>", 1)[1].split("</script>", 1)[0]
+    sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for t, a in Elements(page).tags if t == "meta" and a.get("http-equiv"))
+    assert policy
+    assert f"script-src 'sha256-{sha}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_names_in_the_run_are_escaped(run: SmallRun) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    info = dataclasses.replace(
+        run.info,
+        run_id=bad,
+        arms={**run.info.arms, bad: {"model": bad}},
+        settings={bad: bad},
+        command=["lem", bad],
+        probes=[{"id": "P00", "domain": bad, "prompt": bad}, *run.info.probes[1:]],
+    )
+    page = render_page(info, run.records, run.scores, run=run.path)
+    assert "<img" not in page
+    assert "&lt;img" in page
+
+
+def test_embedded_json_survives_anything() -> None:
+    nasty = ["</script>", "<!--", "]]>", "\u2028\u2029", "\ud83d", "\x00\x1f", "\U0001f600", "&amp;", float("nan")]
+    text = embed(nasty)
+    assert not re.search("[<>&\ud800-\udfff]", text)
+    assert json.loads(text) == [*nasty[:-1], None]
+
+
+def test_every_answer_is_embedded_once(run: SmallRun) -> None:
+    page = page_of(run)
+    data = embedded(page)
+    assert len(data["texts"]) == len(set(data["texts"]))
+    assert set(data["texts"]) >= {response_of(r.key) for r in run.records if not r.failed}
+    assert page.count(json.dumps(KERNEL[:20])[1:-1]) == 1
+    assert len(data["cells"]) == len(keys())
+    outcomes = [cell["o"] for cell in data["cells"]]
+    assert (outcomes.count("missing"), outcomes.count("failed")) == (len(MISSING), 1)
+
+
+def test_messages_are_what_was_sent(run: SmallRun) -> None:
+    merged = dataclasses.replace(
+        run.records[0], messages=({"role": "user", "content": f"{KERNEL}\n\n{probes()[0]['prompt']} Sign here."},)
+    )
+    data = viewer_data(run.info, [merged, *run.records[1:]], run.scores, "base")
+    sent = {
+        (data["arms"][c["a"]], data["probes"][c["p"]]["id"], c["r"]): [
+            {"role": role, "content": "".join(data["texts"][part] for part in parts)} for role, parts in c["m"]
+        ]
+        for c in data["cells"]
+        if c["o"] != "missing"
+    }
+    for record in [merged, *run.records[1:]]:
+        assert sent[record.key] == list(record.messages)
+    assert merged.messages[0]["content"] not in data["texts"]
+
+
+def test_an_incomplete_run_says_so_before_any_number(run: SmallRun) -> None:
+    text = Elements(page_of(run)).text
+    assert "status 'incomplete'" in text
+    assert "of 72 planned answers 69 are stored, 1 failed and 2 are missing" in text
+    assert "the server hung up" in text
+    assert text.index("not complete") < text.index("Leaderboard")
+    assert TOY_NOTICE in text
+
+
+def test_a_complete_run_makes_no_excuses(complete_run: SmallRun) -> None:
+    text = Elements(page_of(complete_run)).text
+    assert "not complete" not in text
+    assert TOY_NOTICE not in text
+    assert "has not been scored" not in text
+
+
+def test_a_run_without_scores_names_the_command(run: SmallRun) -> None:
+    shutil.rmtree(run.path / "scores")
+    page = page_of(run)
+    text = Elements(page).text
+    assert "has not been scored" in text
+    assert "./lem score " in text
+    assert "<table" not in page
+    assert embedded(page)["scorers"] == []
+
+
+def test_answers_newer_than_their_scores_are_reported(run: SmallRun) -> None:
+    page = render_page(run.info, run.records, {"v2": run.scores["v2"][2:]}, run=run.path)
+    assert "2 answers have no current v2 score" in Elements(page).text
+
+
+def test_an_empty_run_renders(run: SmallRun) -> None:
+    info = dataclasses.replace(run.info, arms={}, probes=[], status="new")
+    text = Elements(render_page(info, [], {}, run=run.path)).text
+    assert "0 of 0 answered" in text
+    assert "status 'new'" in text
+
+
+def test_v2_comes_first_and_every_arm_has_a_row(run: SmallRun) -> None:
+    page = page_of(run)
+    assert page.index("Leaderboard, v2") < page.index("Leaderboard, v3")
+    assert [scorer["name"] for scorer in embedded(page)["scorers"]] == ["v2", "v3"]
+    for arm in ARMS:
+        assert re.search(rf'scope="row">{arm}\b', page)
+
+
+def test_output_is_replaced_in_one_step_and_run_files_are_left_alone(run: SmallRun, tmp_path: Path) -> None:
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    target = tmp_path / "elsewhere" / "page.html"
+    assert write_report(run.path, target) == target
+    assert write_report(run.path, target).is_file()
+    assert [file.name for file in target.parent.iterdir()] == ["page.html"]
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+
+
+def test_bad_input_is_a_sentence(run: SmallRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run\.json"):
+        write_report(tmp_path)
+    with pytest.raises(UserError, match="is a directory"):
+        write_report(run.path, tmp_path)
+    with pytest.raises(UserError, match="nobase"):
+        write_report(run.path, baseline="nobase")
+    with (run.path / "scores" / "v2.jsonl").open("a") as file:
+        file.write('{"arm": "base"}\n')
+    with pytest.raises(DataError, match=r"v2\.jsonl line \d+: not a score"):
+        write_report(run.path)
+
+
+def test_duplicate_repeats_are_counted(run: SmallRun) -> None:
+    assert duplicate_repeats(run.records) == 0
+    same = dataclasses.replace(run.records[0], repeat=1)
+    others = [record for record in run.records if record.key != same.key]
+    assert duplicate_repeats([*others, same]) == 1
