@@ -161,7 +161,7 @@ class Writer:
         ask, reply = rng.choice(self.texts.practice)
         lexicon = self.texts.lexicon
         pool = [*lexicon["noun"], *lexicon["adjective"], *lexicon["verb"], *lexicon["adverb"], *self.extra, *self.extra]
-        words = rng.sample(pool, rng.randint(3, 9))
+        words = rng.sample(pool, rng.choice((3, 5, 7, 9, 12, 20)))
         sentence = self.loose_line(rng)
         source = grammar.phrases(sentence, self.verbs, self.nouns)
         while len(source.nouns) < 2:
@@ -326,9 +326,9 @@ def rows(texts: Texts, seed: int, total: int) -> Iterator[Row]:
     for index in range(total):
         rng = Random(f"{seed}/{index}")
         progress = index / total
-        practice = 0.75 if progress < 0.08 else 0.30 if progress < 0.16 else 0.06
+        practice = 0.40 if progress < 0.04 else 0.08
         longest = 1500 if progress < 0.5 else 3000
-        system = 0.0 if progress < 0.1 else 0.12
+        system = 0.0 if progress < 0.08 else 0.12
         if progress > 0.5 and rng.random() < 0.015:
             row = writer.row(rng, 0.0, 0.0, 0)
             yield Row(row.kind, (("system", writer.system(rng, rng.choice((6000, 9000, 11500)))), *row.messages))

@@ -15,7 +15,7 @@ import tokenizers
 from . import accept, card, corpus, tokenizer, train
 from .texts import read_texts
 
-ROWS = 64_000
+ROWS = 57_000
 SEED = 11
 VOCABULARY = 5632
 HELD_OUT = 300

@@ -1,16 +1,24 @@
 """Row-keyed sampling: every row draws from its own random stream, whatever else is in the batch.
 
 A row's key is a hash of (run seed, probe, repeat); the key of its n-th token is (word 0, word 1 + n) of
-that hash. One vectorised call serves the whole batch. Sampling is Gumbel-max over the nucleus, so a row's
-draw depends on its own logits and its own key only, and MLX's global random state is neither read nor moved.
+that hash. One vectorised call serves the whole batch. Tokens are ranked by probability, the nucleus is cut, and
+Gumbel noise, drawn by rank, picks one of it (Gumbel-max): a row's draw depends on its own logits and its own key
+only, and MLX's global random state is neither read nor moved.
+
+Sorting a whole vocabulary costs more than the network itself on a small model, so on the CPU only the most likely
+`CANDIDATES` tokens are ranked while they hold the whole nucleus, which is checked at every token; otherwise all are.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
+
+CANDIDATES = 256
+_LATE_RANKS = 0x80000000  # flips a key bit for the noise of the ranks from CANDIDATES on
 
 
 def row_seed(run_seed: int, probe_id: str, repeat: int) -> int:
@@ -32,7 +40,7 @@ class RowSampler:
         self._step = 0
         self._temperature = temperature
         self._top_p = top_p
-        self._noise = mx.vmap(lambda row, key: mx.random.gumbel(row.shape, key=key), in_axes=(0, 0))
+        self._few = mx.default_device() == mx.cpu
 
     def keep(self, indices: Sequence[int]) -> None:
         """Forget all rows but these positions."""
@@ -44,23 +52,46 @@ class RowSampler:
             return mx.argmax(logprobs, axis=-1)
         if logprobs.shape[0] != self._keys.shape[0]:
             raise RuntimeError(f"{logprobs.shape[0]} rows to sample but {self._keys.shape[0]} keys")
-        if self._top_p < 1:
-            logprobs = nucleus(logprobs, self._top_p)
-        step = mx.array([0, self._step], dtype=mx.uint32)
+        tokens, values, inside = self._ranked(logprobs.astype(mx.float32))
+        noise = self._noise(values.shape[1])
         self._step += 1
-        scaled = logprobs.astype(mx.float32) / self._temperature
-        return mx.argmax(scaled + self._noise(scaled, self._keys + step), axis=-1)
+        chosen = mx.argmax(mx.where(inside, values / self._temperature + noise, -mx.inf), axis=-1, keepdims=True)
+        return mx.take_along_axis(tokens, chosen, axis=-1).squeeze(-1)
+
+    def _ranked(self, logprobs: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """Tokens by falling probability, their log-probabilities, and which of them the nucleus holds (B, n each)."""
+        if self._few and logprobs.shape[1] > CANDIDATES:
+            tokens = mx.argpartition(-logprobs, kth=CANDIDATES - 1, axis=-1)[:, :CANDIDATES]
+            tokens, values, before, mass = _rank(logprobs, tokens)
+            lowest: Any = mx.min(mass).item()
+            if self._top_p < 1 and lowest >= self._top_p:
+                return tokens, values, before < self._top_p
+        tokens, values, before, _ = _rank(logprobs, None)
+        inside = before < self._top_p if self._top_p < 1 else mx.ones(before.shape, dtype=mx.bool_)
+        return tokens, values, inside
+
+    def _noise(self, n: int) -> mx.array:
+        """Gumbel noise (B, n) by rank; the first CANDIDATES ranks get the same noise however many follow."""
+        keys = self._keys + mx.array([0, self._step], dtype=mx.uint32)
+        early = _gumbel(keys, min(n, CANDIDATES))
+        if n <= CANDIDATES:
+            return early
+        late = _gumbel(keys ^ mx.array([_LATE_RANKS, 0], dtype=mx.uint32), n - CANDIDATES)
+        return mx.concatenate([early, late], axis=-1)
 
 
-def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
-    """Set to -inf all but the smallest set of most likely tokens whose probability reaches `top_p`.
+def _rank(logprobs: mx.array, tokens: mx.array | None) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """Sort tokens (all if None) by falling log-probability; with the mass before each and the mass of all."""
+    values = logprobs if tokens is None else mx.take_along_axis(logprobs, tokens, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    values = mx.take_along_axis(values, order, axis=-1)
+    tokens = order if tokens is None else mx.take_along_axis(tokens, order, axis=-1)
+    probabilities = mx.exp(values)
+    through = mx.cumsum(probabilities, axis=-1)
+    return tokens, values, through - probabilities, through[:, -1]
 
-    Ties at the edge stay in. Applied before the temperature, as mlx-lm does.   Args: logprobs (B, V), normalised.
-    """
-    probabilities = mx.exp(logprobs)
-    ascending = mx.sort(probabilities, axis=-1)
-    below = mx.cumsum(ascending, axis=-1)
-    # A token stays if the mass of everything at most as likely as it exceeds 1 - top_p.
-    inside = mx.where(below > 1 - top_p, ascending, mx.inf)
-    edge = mx.min(inside, axis=-1, keepdims=True)
-    return mx.where(probabilities >= edge, logprobs, -mx.inf)
+
+def _gumbel(keys: mx.array, n: int) -> mx.array:
+    """Standard Gumbel noise (B, n), row by row from its own key (B, 2)."""
+    noise: mx.array = mx.vmap(lambda key: mx.random.gumbel((n,), key=key))(keys)
+    return noise

@@ -99,7 +99,7 @@ def open_run(path: Path, kind: str, run_id: str) -> Iterator[RunDirectory]:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; give a directory for the run, or a name ending in .jsonl.")
     fresh = not (path / "run.json").exists()
-    if fresh and path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+    if fresh and path.is_dir() and not all(_is_remnant(entry) for entry in path.iterdir()):
         raise UserError(f"{path} is not empty and holds no run.json; choose another --output, nothing was touched.")
     with lock_directory(path):
         if fresh:
@@ -110,6 +110,12 @@ def open_run(path: Path, kind: str, run_id: str) -> Iterator[RunDirectory]:
                 raise UserError(f"{path} holds a '{info.kind}' run, not a '{kind}' run; choose another --output.")
         with JsonlStore(path / "records.jsonl") as store:
             yield RunDirectory(path, info, store)
+
+
+def _is_remnant(entry: Path) -> bool:
+    """True for what a start that ended before the first manifest leaves: it holds no work, so it is no obstacle."""
+    unused = entry.name == "records.jsonl" and entry.is_file() and entry.stat().st_size == 0
+    return unused or entry.name == ".lock" or (entry.name.startswith(".run.json.") and entry.suffix == ".tmp")
 
 
 def read_manifest(path: Path) -> RunInfo:

@@ -13,6 +13,7 @@ from scipy import stats as sps
 
 N_RESAMPLES = 9999
 BOOTSTRAP_SEED = 20260101
+_BATCH_VALUES = 20_000_000  # resampled values held at once: 160 MB
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ def mean_bca(values: Sequence[float], *, level: float = 0.95, n_unscored: int = 
         return _undefined(array, level, n_unscored, "bca")
     mean, stderr = float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
     if np.all(array == array[0]):
-        return Estimate(mean, 0.0, mean, mean, level, len(array), n_unscored, None, "bca")
+        return Estimate(mean, 0.0, mean, mean, level, len(array), n_unscored, None, "bca (no variation)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sps.DegenerateDataWarning)
+        # The jackknife of nearly constant data has no spread; scipy then divides 0 by 0 and falls back by itself.
+        warnings.simplefilter("ignore", RuntimeWarning)
         interval = sps.bootstrap(
             (array,), np.mean, n_resamples=N_RESAMPLES, confidence_level=level, method="BCa",
-            rng=np.random.default_rng(BOOTSTRAP_SEED),
+            rng=np.random.default_rng(BOOTSTRAP_SEED), batch=max(1, _BATCH_VALUES // len(array)),
         ).confidence_interval  # fmt: skip
     low, high = float(interval.low), float(interval.high)
     return Estimate(mean, stderr, low, high, level, len(array), n_unscored, None, "bca")
@@ -85,7 +88,8 @@ def cluster_t_interval(
     n, n_clusters = len(array), len(labels)
     if n < 2 or n_clusters < 2:
         return replace(_undefined(array, level, n_unscored, "cr2-t"), n_clusters=n_clusters)
-    index = np.asarray([labels.index(cluster) for cluster in clusters])
+    position = {label: number for number, label in enumerate(labels)}
+    index = np.asarray([position[cluster] for cluster in clusters], dtype=np.intp)
     mean = float(array.mean())
     sums = np.bincount(index, weights=array - mean, minlength=n_clusters)
     sizes = np.bincount(index, minlength=n_clusters)
