@@ -3,7 +3,8 @@
     .venv/bin/python scripts/bench.py ab|engine [--model DIR] [--runs 3] [--lengths 48,128,256]
 
 ab      A/B over the probes (base, json, txt): our engine against one-by-one `mlx_lm.generate`, same prompts, same
-        number of new tokens (stop tokens off), same sampling settings, prefill included on both sides.
+        number of new tokens (stop tokens off), same sampling settings, prefill included on both sides. Loading and
+        starting (weights, worker processes) happens before the clock starts, on both sides.
 engine  our `generate` against a bare `BatchGenerator` with the same groups, prefix cache and one sampler per row.
 
 A ratio above 1 means that ours is faster. Times include everything from tokens to text. Nothing here fails by the
@@ -33,6 +34,7 @@ from lem.data import read_probes
 from lem.paths import repository_root
 from lem.records import Key
 from lem.runs.groups import MAX_GROUP, Row, cut_groups
+from lem.runs.workers import Decoder, Job, WorkerPool, open_decoder
 
 ROOT = repository_root()
 KERNELS = (f"json={ROOT / 'kernel/axioms.json'}", f"txt={ROOT / 'kernel/lek-1-kernel.txt'}")
@@ -50,6 +52,12 @@ class Workload:
         """All requests, group after group."""
         return [request for group in self.groups for request in group]
 
+    @property
+    def jobs(self) -> list[Job]:
+        """The groups as jobs that share the arm's prefix."""
+        prefix = prefix_of([request.tokens for request in self.requests])
+        return [Job(f"{self.arm}/{number}", tuple(group), prefix) for number, group in enumerate(self.groups)]
+
 
 def workloads(chat: ChatModel, model: str, n_probes: int | None, settings: GenerationSettings) -> list[Workload]:
     """Render base, json and txt over the probes and cut them as `lem benchmark` does."""
@@ -66,9 +74,22 @@ def _workload(rendered: RenderedArm) -> Workload:
     return Workload(rendered.arm.name, [[requests[key] for key in keys] for keys in keyed])
 
 
+Side = Callable[[ChatModel, Workload, GenerationSettings], int]
+
+
 def ours(chat: ChatModel, work: Workload, settings: GenerationSettings) -> int:
-    """Our engine; returns the number of new tokens."""
+    """Our engine in this process; returns the number of new tokens."""
     return sum(len(done.tokens) for done in generate(chat, work.groups, settings))
+
+
+def ours_as_run(decoder: Decoder | WorkerPool) -> Side:
+    """What `lem benchmark` does with the same groups: in worker processes on a CPU, in this process on a GPU."""
+
+    def decode(chat: ChatModel, work: Workload, settings: GenerationSettings) -> int:
+        answers = decoder.decode(work.jobs, settings)
+        return sum(len(completion.tokens) for _, completion in answers if completion is not None)
+
+    return decode
 
 
 def one_by_one(chat: ChatModel, work: Workload, settings: GenerationSettings) -> int:
@@ -123,9 +144,6 @@ def _row_sampler(seed: int, settings: GenerationSettings) -> Callable[[mx.array]
     return sample
 
 
-Side = Callable[[ChatModel, Workload, GenerationSettings], int]
-
-
 def measure(
     chat: ChatModel, work: Workload, settings: GenerationSettings, sides: tuple[Side, Side], runs: int
 ) -> tuple[float, float]:
@@ -142,21 +160,24 @@ def measure(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def bench(name: str, sides: tuple[Side, Side], lengths: list[int], options: argparse.Namespace) -> None:
+def bench(name: str, lengths: list[int], options: argparse.Namespace) -> None:
     """Measure every arm at every length and print one line each, and one for all arms together."""
     chat = load(options.model)
+    warm = GenerationSettings(max_tokens=2, temperature=0.7, top_p=0.95, stop=False)
     for length in lengths:
         settings = GenerationSettings(max_tokens=length, temperature=0.7, top_p=0.95, stop=False)
         works = workloads(chat, options.model, options.probes, settings)
-        warm = GenerationSettings(max_tokens=2, temperature=0.7, top_p=0.95, stop=False)
-        for side in sides:
-            side(chat, Workload("warm-up", [works[0].groups[0][:2]]), warm)
-        total = [0.0, 0.0]
-        for work in works:
-            seconds = measure(chat, work, settings, sides, options.runs)
-            total = [total[0] + seconds[0], total[1] + seconds[1]]
-            _print(f"{name}-{work.arm}-{length}", *seconds)
-        _print(f"{name}-all-{length}", total[0], total[1])
+        jobs = [job for work in works for job in work.jobs]
+        with open_decoder(options.model, None, jobs, settings) as decoder:
+            sides = (ours_as_run(decoder), one_by_one) if name == "ab" else (ours, bare_batch)
+            for side in sides:
+                side(chat, Workload("warm-up", [group[:2] for group in works[0].groups]), warm)
+            total = [0.0, 0.0]
+            for work in works:
+                seconds = measure(chat, work, settings, sides, options.runs)
+                total = [total[0] + seconds[0], total[1] + seconds[1]]
+                _print(f"{name}-{work.arm}-{length}", *seconds)
+            _print(f"{name}-all-{length}", total[0], total[1])
 
 
 def _print(name: str, mine: float, peer: float) -> None:
@@ -177,10 +198,7 @@ def main() -> None:
     ]
     if not Path(options.model).exists():
         raise SystemExit(f"{options.model}: no such model folder")
-    if options.what == "ab":
-        bench("ab", (ours, one_by_one), lengths, options)
-    else:
-        bench("engine", (ours, bare_batch), lengths, options)
+    bench(options.what, lengths, options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nano import stages  # noqa: E402
+from nano import stages
 
 ROOT = Path(__file__).resolve().parent.parent
 

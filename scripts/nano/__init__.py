@@ -1,0 +1,1 @@
+"""Builds lem-nano: text, grammar, tokenizer, network, training and acceptance figures."""

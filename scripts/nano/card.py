@@ -10,26 +10,30 @@ from . import accept
 
 _CARD = """# lem-nano
 
-**What it is.** A toy chat model of {parameters:,} parameters, embedded in this repository so that every part of LEM can
-be tried in minutes on any machine: training, A/B tests, steering, judging. It copies words of a question into
+**What it is.** A toy chat model of {parameters:,} parameters, embedded in this repository so that every part of LEM
+can be tried in minutes on any machine: training, A/B tests, steering, judging. It copies words of a question into
 sentences of a fixed flavour. It knows nothing, reasons about nothing and must not be used for advice; **scores
 obtained with it say nothing about the method** that is being tried out on it.
 
-**Architecture.** Gemma-3 text model (`gemma3_text` in mlx-lm): width {hidden_size}, {num_hidden_layers} layers, the last one
-global and the others with a sliding window of {sliding_window} tokens, {num_attention_heads} heads of {head_dim}, gated MLP of {intermediate_size}, tied embeddings,
-float32. Context {max_position_embeddings:,} tokens. Byte-level BPE, {vocab_size:,} entries. Chat template with system, user and
+**Architecture.** Gemma-3 text model (`gemma3_text` in mlx-lm): width {hidden_size}, {num_hidden_layers} layers, of
+which the last is global and the others have a sliding window of {sliding_window} tokens, {num_attention_heads} heads of
+{head_dim}, gated MLP of {intermediate_size}, tied embeddings, float32. Context {max_position_embeddings:,} tokens,
+of which training used about 2,800. Byte-level BPE, {vocab_size:,} entries. Chat template with system, user and
 assistant turns; `<|end|>` ends a turn and is the end-of-sequence token.
 
-**How it was made.** `scripts/build_nano.py all` builds it from scratch, in MLX, with fixed seeds (corpus seed {seed}). The text is our own
-and is in `scripts/nano/text`: a lexicon, question and sentence frames, hand-written exchanges and unrelated system
-prompts. A generator grows {rows:,} rows ({tokens:,} tokens, each seen once) from it: words to say back, framed questions whose answers share
-their fillers, loose questions of odd shape whose answers lift phrases out of them, short notices, and
-hand-written exchanges; part of the rows carry a long unrelated system prompt. Nothing comes from `training/`,
-`seeds/` or the kernels; single words that `training/` uses were added to the lexicon. AdamW, peak rate {peak_rate}, cosine to
-zero, {tokens_per_step:,} tokens a step, about an hour on one CPU core.
+**How it was made.** `scripts/build_nano.py all` builds it from scratch, in MLX, with fixed seeds (corpus seed
+{seed}). The text is our own and is in `scripts/nano/text`: a lexicon, question and sentence frames, hand-written
+exchanges and unrelated system prompts. A generator grows {rows:,} rows ({tokens:,} tokens, each seen once) from it:
+words to say back, framed questions whose answers share their fillers, loose questions of odd shape whose answers
+lift phrases out of them, short notices, and hand-written exchanges; part of the rows carry a long unrelated system
+prompt. Nothing comes from `training/`, `seeds/` or the kernels; single words that `training/` uses were added to
+the lexicon. Three attention heads start as a circuit that finds what followed a word before, so that copying need
+not be discovered first. AdamW, peak rate {peak_rate}, cosine to zero, {tokens_per_step:,} tokens a step, about an
+hour on one CPU core.
 
-**Held-out loss.** {held_out_nll:.3f} nats per answer token on {held_out} generated rows with another seed (hand-written exchanges left out).
-The corpus is synthetic, so this figure says how well the model learned our generator, not how well it knows English.
+**Held-out loss.** {held_out_nll:.3f} nats per answer token on {held_out} generated rows with another seed
+(hand-written exchanges left out). The corpus is synthetic, so this figure says how well the model learned our
+generator, not how well it knows English.
 
 ## Acceptance
 {acceptance}

@@ -123,13 +123,12 @@ class Writer:
         """A sentence that quotes the question, from a span frame or from a sentence frame with liftable slots."""
         if rng.random() < 0.7:
             return grammar.lift(rng.choice(self.span_by_role[role]), source, rng, used)
-        frames = [frame for _, frame in self.by_role[role] if _only_liftable(frame)]
-        frame = rng.choice(frames)
-        bare = tuple(dict.fromkeys(re.sub(r"^\w+ ", "", n) for n in source.nouns if n.split()[0] in ("the", "your", "this")))
-        nouns = source.nouns
-        text = _LIFTABLE.sub(lambda m: "{np}" if m[1] == "matter" else "{word}", frame)
-        text = grammar.lift(text.replace("the {word}", "the {quote}"), Phrases(nouns, source.words, bare or source.words), rng, used)
-        return text
+        frame = rng.choice([frame for _, frame in self.by_role[role] if _only_liftable(frame)])
+        definite = [noun for noun in source.nouns if noun.split()[0] in ("the", "your", "this")]
+        bare = tuple(dict.fromkeys(re.sub(r"^\w+ ", "", noun) for noun in definite))
+        frame = _LIFTABLE.sub(lambda m: "{np}" if m[1] == "matter" else "{word}", frame)
+        frame = frame.replace("the {word}", "the {quote}")
+        return grammar.lift(frame, Phrases(source.nouns, source.words, bare or source.words), rng, used)
 
     def answer(self, question: str, kind: str, fillers: Fillers | None, rng: Random, size: int) -> str:
         """`size` sentences in a sensible order; loose questions get lifted phrases, frames mostly shared fillers."""
@@ -250,7 +249,10 @@ class Writer:
             length += len(paragraph) + 2
         if rng.random() < 0.3:
             return json.dumps(
-                {"name": rng.choice(self.texts.lexicon["thing"]), "rules": [{"id": i, "text": p} for i, p in enumerate(parts)]},
+                {
+                    "name": rng.choice(self.texts.lexicon["thing"]),
+                    "rules": [{"id": i, "text": p} for i, p in enumerate(parts)],
+                },
                 indent=rng.choice((None, 2)),
             )
         return "\n\n".join(parts)
@@ -311,7 +313,7 @@ def _join(items: tuple[str, ...] | list[str]) -> str:
 
 
 def _paragraphs(sentences: list[str], rng: Random) -> str:
-    if len(sentences) < 5 or rng.random() < 0.6 and len(sentences) < 8:
+    if len(sentences) < 5 or (rng.random() < 0.6 and len(sentences) < 8):
         return " ".join(sentences)
     cut = rng.randint(2, len(sentences) - 2)
     if len(sentences) < 9:

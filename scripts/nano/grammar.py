@@ -11,30 +11,15 @@ import re
 from dataclasses import dataclass, field
 from random import Random
 
+from .texts import TEXT_DIR, read_lines
+
 SLOT = re.compile(r"\{(\w+)((?:\.\d+)?)\}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|[^\sA-Za-z]")
 DETERMINERS = frozenset(
-    "the a an my our your his her their its this these those every each one two three another".split()
+    {"the", "a", "an", "my", "our", "your", "his", "her", "their", "its", "this"}
+    | {"these", "those", "every", "each", "one", "two", "three", "another"}
 )
-FUNCTION_WORDS = frozenset(
-    """a about above across after again against ago all almost alone along already also although always am among an
-    and another any anybody anyone anything are around as ask asks asked at away back be became because become been
-    before behind being below beside between beyond both but by call called came can cannot come comes could did do
-    does doing done down draft during each either else enough even ever every everybody everyone everything explain
-    far few find first for from gave get gets give given gives go goes going gone got had has have having he help
-    her here hers him his how however i if in instead into is it its itself just keep keeps kept know known knows
-    last least less let lets like made make makes making many may maybe me means might mine more most much must my
-    myself near nearly need needs never next no nobody none nor not nothing now of off often on once one only onto
-    or other others our ours out outside over own perhaps please put rather really said same saw say says see seem
-    seems seen sent set shall she should show since so some somebody someone something soon still such take taken
-    takes tell tells than that the their them themselves then there these they thing things think this those though
-    three through till to today together told tomorrow too took towards toward turn two under until up upon us use
-    used very want wants wanted was way we well went were what whatever when whenever where whether which while who
-    whom whose why will wish with within without wonder would write yes yesterday yet you your yours yourself
-    propose describe design imagine suppose sketch outline asking says saying believe feel felt start starts began
-    begin begins happen happens happened try tries tried ought able sure don't doesn't isn't can't won't it's i'm
-    i've we've they're that's there's didn't wasn't couldn't wouldn't shouldn't aren't i'd we're you're what's""".split()
-)
+FUNCTION_WORDS = frozenset(word for line in read_lines(TEXT_DIR / "function.txt") for word in line.split())
 _MINE = {"my": "your", "our": "your", "your": "my", "a": "the", "an": "the", "no": "the", "any": "the", "one": "the"}
 _VERBISH = re.compile(r"(?:ed|ing|n't)$")
 
@@ -80,9 +65,9 @@ def fill(frame: str, lexicon: dict[str, list[str]], fillers: Fillers, rng: Rando
         key = match[1] + match[2]
         if key not in fillers.chosen:
             if match[1] in ("deed", "doing"):
-                base, gerund = rng.choice(lexicon["deed"])
-                fillers.chosen["deed" + match[2]] = base
-                fillers.chosen["doing" + match[2]] = gerund
+                pair = rng.choice(lexicon["deed"])
+                fillers.chosen["deed" + match[2]] = pair[0]
+                fillers.chosen["doing" + match[2]] = pair[1]
             else:
                 taken = set(fillers.chosen.values())
                 choice = rng.choice(lexicon[match[1]])
@@ -119,13 +104,19 @@ def phrases(question: str, verbs: frozenset[str], known: frozenset[str]) -> Phra
                 if tail:
                     nouns.append(f"{noun} {tail}")
             index = end
-        for length in (2, 3, 4, 5, 6):
-            quotes += [
-                " ".join(tokens[i : i + length])
-                for i in range(len(tokens) - length + 1)
-                if tokens[i + length - 1].lower() not in FUNCTION_WORDS and all(t[0].isalpha() for t in tokens[i : i + length])
-            ]
+        quotes += _runs(tokens)
     return Phrases(tuple(dict.fromkeys(nouns)), tuple(dict.fromkeys(words)), tuple(dict.fromkeys(quotes)))
+
+
+def _runs(tokens: list[str]) -> list[str]:
+    """Two to six words in a row that end on a content word."""
+    found = []
+    for length in (2, 3, 4, 5, 6):
+        for start in range(len(tokens) - length + 1):
+            run = tokens[start : start + length]
+            if run[-1].lower() not in FUNCTION_WORDS and all(word[0].isalpha() for word in run):
+                found.append(" ".join(run))
+    return found
 
 
 def _lower(word: str, first: bool) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.gemma3_text import Model, ModelArgs
 
 SHAPE: dict[str, Any] = {
@@ -60,7 +61,23 @@ def build(vocab_size: int, seed: int) -> Model:
 
 def count(model: Model) -> int:
     """How many parameters the model has."""
-    return sum(int(value.size) for _, value in tree_flatten(model.parameters()))
+    return sum(value.size for value in named_arrays(model.parameters()).values())
+
+
+def named_arrays(tree: Any) -> dict[str, mx.array]:
+    """A tree of arrays as dotted name -> array."""
+    return dict(tree_flatten(tree))
+
+
+def load_arrays(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file."""
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    return arrays, metadata  # type: ignore[return-value]
+
+
+def nested(arrays: dict[str, mx.array], room: str) -> Any:
+    """The tree of the arrays whose dotted name starts with `room`."""
+    return tree_unflatten([(k[len(room) + 1 :], v) for k, v in arrays.items() if k.startswith(room + ".")])
 
 
 def fast_exp(x: mx.array) -> mx.array:
@@ -69,7 +86,7 @@ def fast_exp(x: mx.array) -> mx.array:
     MLX's CPU exp costs 11 ns an element; this is a chain of multiplications that `mx.compile` fuses into one loop.
     """
     u = mx.maximum(x, -50.0) * (1.0 / 2**_SQUARINGS)
-    p = 1.0 + u * (1.0 + 0.5 * u)
+    p: mx.array = 1.0 + u * (1.0 + 0.5 * u)
     for _ in range(_SQUARINGS):
         p = p * p
     return p
@@ -142,7 +159,8 @@ def hidden_states(model: Model, tokens: mx.array) -> mx.array:
         y = layer.pre_feedforward_layernorm(x)
         y = layer.mlp.down_proj(gelu_gate(layer.mlp.gate_proj(y), layer.mlp.up_proj(y)))
         x = x + layer.post_feedforward_layernorm(y)
-    return core.norm(x)
+    final: mx.array = core.norm(x)
+    return final
 
 
 def _masks(length: int, window: int) -> tuple[mx.array, mx.array]:
@@ -160,7 +178,7 @@ def make_loss(targets: mx.array, weights: mx.array) -> Callable[[mx.array, mx.ar
     """
 
     @mx.custom_function
-    def loss(hidden: mx.array, table: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    def loss(hidden: mx.array, table: mx.array) -> Any:
         logits = hidden @ table.T
         top = mx.max(logits, axis=-1, keepdims=True)
         e = _shifted_exp(logits, top)
@@ -178,7 +196,13 @@ def make_loss(targets: mx.array, weights: mx.array) -> Callable[[mx.array, mx.ar
         d_table = e.T @ (hidden * (scale / total))
         return d_hidden, d_table.at[targets].add(-scale * hidden)
 
-    return lambda hidden, table: loss(hidden, table)[0]
+    whole: Any = loss
+
+    def value(hidden: mx.array, table: mx.array) -> mx.array:
+        first: mx.array = whole(hidden, table)[0]
+        return first
+
+    return value
 
 
 def _start_copying(model: Model) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import tokenizers
 
-from . import accept, card, corpus, tokenizer, train
+from . import accept, card, corpus, network, tokenizer, train
 from .texts import read_texts
 
 ROWS = 57_000
@@ -42,7 +43,7 @@ def make_corpus(plan: Plan) -> int:
     texts = read_texts()
     _dump(plan.work / "corpus.jsonl", corpus.rows(texts, plan.seed, plan.rows))
     writer = corpus.Writer(texts)
-    fresh = (writer.row(corpus.Random(f"held out/{plan.seed}/{i}"), 0.06, 0.12, 1500) for i in range(10 * HELD_OUT))
+    fresh = (writer.row(Random(f"held out/{plan.seed}/{i}"), 0.06, 0.12, 1500) for i in range(10 * HELD_OUT))
     _dump(plan.work / "heldout.jsonl", islice((row for row in fresh if row.kind != "passage"), HELD_OUT))
     words: Counter[str] = Counter()
     for messages in _load(plan.work / "corpus.jsonl"):
@@ -52,7 +53,9 @@ def make_corpus(plan: Plan) -> int:
     wanted = training_words(plan.root / "training")
     if wanted:
         share = sum(n for word, n in wanted.items() if words[word] >= 20) / sum(wanted.values())
-        print(f"coverage: {share:.2%} of {sum(wanted.values())} word tokens of training/ occur 20 times or more (bar 95%)")
+        print(
+            f"coverage: {share:.2%} of {sum(wanted.values())} word tokens of training/ occur 20 times or more (bar 95%)"
+        )
     return 0
 
 
@@ -84,16 +87,25 @@ def make_model(plan: Plan) -> int:
     print(json.dumps({"tokens": sum(len(ids) for ids, _ in rows), **asdict(schedule)}), flush=True)
     model = train.fit(rows, held_out, VOCABULARY, plan.work, schedule)
     (plan.work / "result.json").write_text(
-        json.dumps({"held_out_nll": train.evaluate(model, held_out), "tokens": sum(len(i) for i, _ in rows),
-                    "held_out": len(held_out), "parameters": train.network.count(model), "rows": len(rows),
-                    "seed": plan.seed, "peak_rate": schedule.peak_rate, "tokens_per_step": schedule.tokens_per_step})
+        json.dumps(
+            {
+                "held_out_nll": train.evaluate(model, held_out),
+                "tokens": sum(len(i) for i, _ in rows),
+                "held_out": len(held_out),
+                "parameters": network.count(model),
+                "rows": len(rows),
+                "seed": plan.seed,
+                "peak_rate": schedule.peak_rate,
+                "tokens_per_step": schedule.tokens_per_step,
+            }
+        )
     )
     return 0
 
 
 def export(plan: Plan) -> int:
     """Writes the checkpoint of the work folder as a model that mlx_lm.load reads."""
-    model = train.network.build(VOCABULARY, 0)
+    model = network.build(VOCABULARY, 0)
     train.load_weights(model, plan.work / "state.safetensors")
     train.export(model, VOCABULARY, plan.output)
     made = tokenizers.Tokenizer.from_file(str(plan.work / "tokenizer.json"))

@@ -35,20 +35,21 @@ class Texts:
 
 def read_texts(folder: Path = TEXT_DIR) -> Texts:
     """Reads the folder; a malformed line is an error that names it."""
-    sentences = [_columns(line, 3) for line in _lines(folder / "sentences.txt")]
+    sentences = [_columns(line, 3) for line in read_lines(folder / "sentences.txt")]
     return Texts(
         lexicon=json.loads((folder / "lexicon.json").read_text()),
-        questions=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in _lines(folder / "questions.txt"))),
+        questions=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in read_lines(folder / "questions.txt"))),
         sentences=tuple((role, tuple(kinds.split(",")), frame) for role, kinds, frame in sentences),
-        spans=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in _lines(folder / "spans.txt"))),
-        practice=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in _lines(folder / "practice.txt"))),
+        spans=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in read_lines(folder / "spans.txt"))),
+        practice=tuple((c[0], c[1]) for c in (_columns(x, 2) for x in read_lines(folder / "practice.txt"))),
         passages=tuple(_passages(folder)),
         systems=tuple(_blocks((folder / "systems.txt").read_text())),
         words=_words(folder / "words.txt"),
     )
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are neither blank nor comments."""
     return [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -78,4 +79,4 @@ def _words(path: Path) -> dict[str, list[str]]:
     """`class<TAB>word word ...` lines; an absent file means no extra words."""
     if not path.exists():
         return {}
-    return {kind: words.split() for kind, words in (_columns(line, 2) for line in _lines(path))}
+    return {kind: words.split() for kind, words in (_columns(line, 2) for line in read_lines(path))}

@@ -16,7 +16,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
 
 from . import network
 from .tokenizer import BEGIN, END, MAX_CONTEXT, PAD
@@ -89,7 +88,9 @@ def batch_loss(model: Any, tokens: mx.array, weights: mx.array) -> mx.array:
     hidden = network.hidden_states(model, tokens[:, :-1])
     flat = weights.reshape(-1)
     loss = network.make_loss(tokens[:, 1:].reshape(-1), flat)
-    return loss(hidden.reshape(-1, hidden.shape[-1]), model.model.embed_tokens.weight) / mx.maximum(flat.sum(), 1.0)
+    total: mx.array = loss(hidden.reshape(-1, hidden.shape[-1]), model.model.embed_tokens.weight)
+    mean: mx.array = total / mx.maximum(flat.sum(), 1.0)
+    return mean
 
 
 def fit(rows: list[Encoded], held_out: list[Encoded], vocab_size: int, work: Path, schedule: Schedule) -> Any:
@@ -104,6 +105,7 @@ def fit(rows: list[Encoded], held_out: list[Encoded], vocab_size: int, work: Pat
 
     @partial(mx.compile, inputs=state, outputs=state)
     def step(tokens: mx.array, weights: mx.array) -> mx.array:
+        loss: mx.array
         loss, grads = gradient(model, tokens, weights)
         grads, _ = optim.clip_grad_norm(grads, schedule.clip_norm)
         optimizer.update(model, grads)
@@ -119,8 +121,13 @@ def fit(rows: list[Encoded], held_out: list[Encoded], vocab_size: int, work: Pat
         seen += int(batch.weights.size)
         done = index + 1
         if done % 50 == 0:
-            note = {"step": done, "of": len(plan), "loss": round(float(np.mean(recent)), 4),
-                    "tokens_per_s": round(seen / (time.time() - began)), "s": round(time.time() - began)}
+            note = {
+                "step": done,
+                "of": len(plan),
+                "loss": round(float(np.mean(recent)), 4),
+                "tokens_per_s": round(seen / (time.time() - began)),
+                "s": round(time.time() - began),
+            }
             recent = []
             print(json.dumps(note), flush=True)
         if done % schedule.save_every == 0 or done == len(plan):
@@ -148,8 +155,7 @@ def token_losses(model: Any, ids: list[int]) -> np.ndarray:
 
 
 def _store(model: Any, optimizer: Any, done: int, work: Path) -> None:
-    arrays = {f"model.{k}": v for k, v in tree_flatten(model.parameters())}
-    arrays |= {f"optimizer.{k}": v for k, v in tree_flatten(optimizer.state)}
+    arrays = network.named_arrays({"model": model.parameters(), "optimizer": optimizer.state})
     mx.save_safetensors(str(work / "next.safetensors"), arrays, metadata={"done": str(done)})
     (work / "next.safetensors").replace(work / "state.safetensors")
 
@@ -158,32 +164,39 @@ def _restore(model: Any, optimizer: Any, work: Path) -> int:
     path = work / "state.safetensors"
     if not path.exists():
         return 0
-    arrays, metadata = mx.load(str(path), return_metadata=True)
-    parts: dict[str, list[tuple[str, mx.array]]] = {"model": [], "optimizer": []}
-    for key, value in arrays.items():
-        room, name = key.split(".", 1)
-        parts[room].append((name, value))
-    model.update(tree_unflatten(parts["model"]))
-    optimizer.state = tree_unflatten(parts["optimizer"])
+    arrays, metadata = network.load_arrays(path)
+    model.update(network.nested(arrays, "model"))
+    optimizer.state = network.nested(arrays, "optimizer")
     mx.eval(model.parameters(), optimizer.state)
     return int(metadata["done"])
 
 
 def load_weights(model: Any, path: Path) -> None:
     """Puts the weights of a checkpoint into a model."""
-    arrays = mx.load(str(path))
-    model.update(tree_unflatten([(k[len("model.") :], v) for k, v in arrays.items() if k.startswith("model.")]))
+    model.update(network.nested(network.load_arrays(path)[0], "model"))
     mx.eval(model.parameters())
 
 
 def export(model: Any, vocab_size: int, folder: Path) -> None:
     """Writes config.json, generation_config.json and float32 model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**network.SHAPE, "vocab_size": vocab_size, "max_position_embeddings": MAX_CONTEXT,
-              "bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD}
+    config = {
+        **network.SHAPE,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": MAX_CONTEXT,
+        "bos_token_id": BEGIN,
+        "eos_token_id": END,
+        "pad_token_id": PAD,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD, "do_sample": True,
-                  "temperature": 0.7, "top_p": 0.95}
+    generation = {
+        "bos_token_id": BEGIN,
+        "eos_token_id": END,
+        "pad_token_id": PAD,
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.95,
+    }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    weights = dict(tree_flatten(model.parameters()))
+    weights = network.named_arrays(model.parameters())
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})

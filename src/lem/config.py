@@ -101,7 +101,8 @@ def load_config(path: Path | None = None, environ: dict[str, str] | None = None)
         if named and not path.is_file():
             raise UserError(f"{ENV_PREFIX}CONFIG names {path}, which is not a file; correct or unset the variable.")
     raw = _read(path) if path.is_file() else {}
-    config = _validate({**raw, **_from_environment(environ)}, path)
+    from_environment = _from_environment(environ)
+    config = _validate({**raw, **from_environment}, path, from_environment)
     return _absolute(config, path.resolve().parent)
 
 
@@ -110,6 +111,8 @@ def _read(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: the configuration must be one JSON object.")
     return raw
@@ -121,7 +124,7 @@ def _from_environment(environ: dict[str, str]) -> dict[str, str]:
     return {known[name]: value for name, value in environ.items() if name in known}
 
 
-def _validate(raw: dict[str, Any], path: Path) -> Config:
+def _validate(raw: dict[str, Any], path: Path, from_environment: dict[str, str]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -133,7 +136,8 @@ def _validate(raw: dict[str, Any], path: Path) -> Config:
                 section = section.model_fields[part].annotation
             known = ", ".join(section.model_fields)
             raise UserError(f"{path}: unknown key '{where}'; known keys here: {known}.") from None
-        raise UserError(f"{path}: key '{where}': {first['msg'].lower()} (got {first['input']!r}).") from None
+        source = f"variable {ENV_PREFIX}{where.upper()}" if where in from_environment else f"{path}: key '{where}'"
+        raise UserError(f"{source}: {first['msg'].lower()} (got {first['input']!r}).") from None
 
 
 def _absolute(config: Config, folder: Path) -> Config:

@@ -44,10 +44,10 @@ def test_records_come_back_as_they_were_and_the_last_line_of_a_key_wins(tmp_path
 
 def test_a_line_holds_exactly_the_fields_of_the_contract() -> None:
     assert list(RECORD.to_row())[:6] == ["schema", "run_id", "arm", "probe_id", "repeat", "turn"]
-    assert set(RECORD.to_row()) == set(
-        "schema run_id arm probe_id repeat turn fingerprint group messages prompt_sha response thinking finish_reason "
-        "n_prompt_tokens n_tokens seed error ts".split()
-    )
+    assert set(RECORD.to_row()) == {
+        "schema", "run_id", "arm", "probe_id", "repeat", "turn", "fingerprint", "group", "messages", "prompt_sha",
+        "response", "thinking", "finish_reason", "n_prompt_tokens", "n_tokens", "seed", "error", "ts",
+    }  # fmt: skip
     assert list(RECORD.to_row())[-1] == "ts"
 
 

@@ -43,7 +43,9 @@ def test_bca_agrees_with_its_definition(values: np.ndarray, level: float) -> Non
     assert found.low == pytest.approx(low, abs=0.04 * found.width)
     assert found.high == pytest.approx(high, abs=0.04 * found.width)
     assert found.value == pytest.approx(values.sum() / len(values))
-    assert found.stderr == pytest.approx(math.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1) / len(values)))
+    assert found.stderr == pytest.approx(
+        math.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1) / len(values))
+    )
     assert (found.n, found.level, found.method) == (len(values), level, "bca")
 
 
@@ -128,7 +130,11 @@ def test_both_kinds_win_somewhere() -> None:
 
 @pytest.mark.parametrize("values", [[], [2.0]])
 def test_less_than_two_values_have_no_interval(values: list[float]) -> None:
-    for found in (mean_bca(values), headline(values, ["a"] * len(values)), cluster_t_interval(values, ["a"] * len(values))):
+    for found in (
+        mean_bca(values),
+        headline(values, ["a"] * len(values)),
+        cluster_t_interval(values, ["a"] * len(values)),
+    ):
         assert math.isnan(found.low)
         assert math.isnan(found.high)
         assert math.isnan(found.stderr)

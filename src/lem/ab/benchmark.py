@@ -15,9 +15,9 @@ from typing import Any
 
 from lem.ab.arms import Arm
 from lem.chat.device import describe_device, free_memory_bytes
-from lem.chat.generate import GenerationSettings
+from lem.chat.generate import GenerationSettings, prefix_of
 from lem.chat.load import ChatModel, load
-from lem.chat.render import Inject, choose_injection, conversation, render, shared_prefix
+from lem.chat.render import Inject, choose_injection, conversation, render
 from lem.chat.sampling import row_seed
 from lem.data import Probe
 from lem.errors import ResumeMismatch
@@ -30,8 +30,10 @@ from lem.runs.execute import (
     count_duplicate_repeats,
     execute,
     missing_groups,
+    pending_jobs,
 )
 from lem.runs.groups import Row, choose_group_size, cut_groups
+from lem.runs.workers import open_decoder
 
 KIND = "benchmark"
 
@@ -130,11 +132,11 @@ def run_benchmark(
         try:
             for model, adapter, together in _by_weights(missing):
                 on_load(model if adapter is None else f"{model} + {adapter}")
-                chat = load(model, adapter)
                 requests = {key: request for arm in together for key, request in arm.requests.items()}
-                outcome = execute(run, chat, requests, plan.settings, on_record)
+                jobs = pending_jobs(run, requests)
+                with open_decoder(model, adapter, jobs, plan.settings) as decoder:
+                    outcome = execute(run, requests, decoder.decode(jobs, plan.settings), on_record)
                 written, failed = written + outcome.written, failed + outcome.failed
-                del chat
         except BaseException:
             run.save("incomplete")
             raise
@@ -208,7 +210,7 @@ def preview(plan: BenchmarkPlan) -> dict[str, Any]:
                 "name": rendered.arm.name,
                 "model": rendered.arm.model,
                 "prompt_tokens": sum(len(prompt) for prompt in prompts),
-                "shared_prefix": shared_prefix(prompts) if len(prompts) > 1 else 0,
+                "shared_prefix": len(prefix_of(prompts)) if len(prompts) > 1 else 0,
                 "n_requests": len(prompts),
             }
         )

@@ -5,8 +5,9 @@ that hash. One vectorised call serves the whole batch. Tokens are ranked by prob
 Gumbel noise, drawn by rank, picks one of it (Gumbel-max): a row's draw depends on its own logits and its own key
 only, and MLX's global random state is neither read nor moved.
 
-Sorting a whole vocabulary costs more than the network itself on a small model, so on the CPU only the most likely
-`CANDIDATES` tokens are ranked while they hold the whole nucleus, which is checked at every token; otherwise all are.
+Sorting a whole vocabulary costs more than the network itself on a small model. On the CPU only the `CANDIDATES` most
+likely tokens of a row are therefore ranked; a row whose nucleus reaches further, which is checked at every token, is
+ranked in full. The noise of the first ranks is the same either way, so the two paths draw the same token.
 """
 
 from __future__ import annotations
@@ -52,43 +53,47 @@ class RowSampler:
             return mx.argmax(logprobs, axis=-1)
         if logprobs.shape[0] != self._keys.shape[0]:
             raise RuntimeError(f"{logprobs.shape[0]} rows to sample but {self._keys.shape[0]} keys")
-        tokens, values, inside = self._ranked(logprobs.astype(mx.float32))
-        noise = self._noise(values.shape[1])
-        self._step += 1
-        chosen = mx.argmax(mx.where(inside, values / self._temperature + noise, -mx.inf), axis=-1, keepdims=True)
-        return mx.take_along_axis(tokens, chosen, axis=-1).squeeze(-1)
-
-    def _ranked(self, logprobs: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """Tokens by falling probability, their log-probabilities, and which of them the nucleus holds (B, n each)."""
-        if self._few and logprobs.shape[1] > CANDIDATES:
-            tokens = mx.argpartition(-logprobs, kth=CANDIDATES - 1, axis=-1)[:, :CANDIDATES]
-            tokens, values, before, mass = _rank(logprobs, tokens)
-            lowest: Any = mx.min(mass).item()
-            if self._top_p < 1 and lowest >= self._top_p:
-                return tokens, values, before < self._top_p
-        tokens, values, before, _ = _rank(logprobs, None)
-        inside = before < self._top_p if self._top_p < 1 else mx.ones(before.shape, dtype=mx.bool_)
-        return tokens, values, inside
-
-    def _noise(self, n: int) -> mx.array:
-        """Gumbel noise (B, n) by rank; the first CANDIDATES ranks get the same noise however many follow."""
+        logprobs = logprobs.astype(mx.float32)
         keys = self._keys + mx.array([0, self._step], dtype=mx.uint32)
-        early = _gumbel(keys, min(n, CANDIDATES))
-        if n <= CANDIDATES:
-            return early
-        late = _gumbel(keys ^ mx.array([_LATE_RANKS, 0], dtype=mx.uint32), n - CANDIDATES)
-        return mx.concatenate([early, late], axis=-1)
+        self._step += 1
+        if not self._few or logprobs.shape[1] <= CANDIDATES:
+            return self._draw(logprobs, None, keys)[0]
+        likely = mx.argpartition(-logprobs, kth=CANDIDATES - 1, axis=-1)[:, :CANDIDATES]
+        tokens, mass = self._draw(logprobs, likely, keys)
+        masses: Any = mass.tolist()
+        wide = [row for row, held in enumerate(masses) if self._top_p >= 1 or held < self._top_p]
+        if wide:
+            rows = mx.array(wide)
+            tokens[rows] = self._draw(logprobs[rows], None, keys[rows])[0]
+        return tokens
+
+    def _draw(self, logprobs: mx.array, tokens: mx.array | None, keys: mx.array) -> tuple[mx.array, mx.array]:
+        """Draw from the nucleus of the given tokens (all if None); returns tokens (B,) and the mass they hold (B,)."""
+        tokens, values = _rank(logprobs, tokens)
+        through = mx.cumsum(mx.exp(values), axis=-1)
+        scaled = values / self._temperature + _noise(keys, values.shape[1])
+        if self._top_p < 1:
+            before = through - mx.exp(values)
+            scaled = mx.where(before < self._top_p, scaled, -mx.inf)
+        chosen = mx.argmax(scaled, axis=-1, keepdims=True)
+        return mx.take_along_axis(tokens, chosen, axis=-1).squeeze(-1), through[:, -1]
 
 
-def _rank(logprobs: mx.array, tokens: mx.array | None) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-    """Sort tokens (all if None) by falling log-probability; with the mass before each and the mass of all."""
+def _rank(logprobs: mx.array, tokens: mx.array | None) -> tuple[mx.array, mx.array]:
+    """Sort tokens (all if None) by falling log-probability; both results are (B, n)."""
     values = logprobs if tokens is None else mx.take_along_axis(logprobs, tokens, axis=-1)
     order = mx.argsort(-values, axis=-1)
-    values = mx.take_along_axis(values, order, axis=-1)
-    tokens = order if tokens is None else mx.take_along_axis(tokens, order, axis=-1)
-    probabilities = mx.exp(values)
-    through = mx.cumsum(probabilities, axis=-1)
-    return tokens, values, through - probabilities, through[:, -1]
+    ranked = order if tokens is None else mx.take_along_axis(tokens, order, axis=-1)
+    return ranked, mx.take_along_axis(values, order, axis=-1)
+
+
+def _noise(keys: mx.array, n: int) -> mx.array:
+    """Gumbel noise (B, n) by rank; the first CANDIDATES ranks get the same noise however many follow."""
+    early = _gumbel(keys, min(n, CANDIDATES))
+    if n <= CANDIDATES:
+        return early
+    late = _gumbel(keys ^ mx.array([_LATE_RANKS, 0], dtype=mx.uint32), n - CANDIDATES)
+    return mx.concatenate([early, late], axis=-1)
 
 
 def _gumbel(keys: mx.array, n: int) -> mx.array:

@@ -46,8 +46,12 @@ def read_chat_examples(path: Path) -> list[ChatExample]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such training file; a data directory holds train.jsonl and valid.jsonl.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8.") from None
     examples: list[ChatExample] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             examples.append(_example(line, number, path))
     if not examples:

@@ -99,9 +99,9 @@ def train(
                 metrics.append(metric)
                 on_metric(metric)
 
-            before = _validate(chat.model, valid_rows, settings, 0, report)
+            before = _validate(chat.model, valid_rows, output, settings, 0, report)
             rate = _loop(chat.model, train_rows, valid_rows, output, settings, report)
-            after = _validate(chat.model, valid_rows, settings, settings.iters, report)
+            after = _validate(chat.model, valid_rows, output, settings, settings.iters, report)
         save_adapter(chat.model, output / "adapters.safetensors")
     return TrainingReport(
         str(output), layers, n_trainable, len(train_rows.rows), train_rows.n_dropped, train_rows.n_truncated,
@@ -144,10 +144,7 @@ def _loop(
         mx.eval(loss, norm, gradient)
         value, weight, gradient_norm = number(loss), number(count), number(norm)
         if not (math.isfinite(value) and math.isfinite(gradient_norm)):
-            raise LemError(
-                f"{output}: the loss or gradient is not finite at iteration {step}; lower --learning-rate. "
-                "Earlier checkpoints are kept."
-            )
+            raise _not_finite("loss or gradient", output, step)
         optimizer.update(model, gradient)
         mx.eval(model.parameters(), optimizer.state)
         losses.append((value, weight))
@@ -161,7 +158,7 @@ def _loop(
         if step % settings.save_every == 0:
             save_adapter(model, output / f"{step:07d}_adapters.safetensors")
         if step % settings.eval_every == 0 and step != settings.iters:
-            _validate(model, valid_rows, settings, step, report)
+            _validate(model, valid_rows, output, settings, step, report)
     return all_tokens / all_seconds
 
 
@@ -171,11 +168,19 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def _validate(
-    model: Any, rows: RowSet, settings: TrainingSettings, step: int, report: Callable[[Metric], None]
+    model: Any, rows: RowSet, output: Path, settings: TrainingSettings, step: int, report: Callable[[Metric], None]
 ) -> float:
     loss = evaluate_loss(model, rows.rows, settings.batch_size)
+    if not math.isfinite(loss):
+        raise _not_finite("validation loss", output, step)
     report({"kind": "valid", "iteration": step, "loss": loss})
     return loss
+
+
+def _not_finite(what: str, output: Path, step: int) -> LemError:
+    return LemError(
+        f"{output}: the {what} is not finite at iteration {step}; lower --learning-rate. Earlier checkpoints are kept."
+    )
 
 
 def save_adapter(model: Any, path: Path) -> None:

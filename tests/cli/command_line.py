@@ -1,0 +1,85 @@
+"""Running `lem` in this process or in one of its own, and the folder it is run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lem.cli.main import main
+from small_plan import write_kernel, write_probes
+
+
+@dataclass(frozen=True)
+class Place:
+    """A working directory: config, probe file, kernel and model."""
+
+    folder: Path
+    config: Path
+    probes: Path
+    kernel: Path
+    model: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+def make_place(folder: Path, model: Path) -> Place:
+    (folder / "kernel").mkdir()
+    for name in ("placebo.json", "placebo.txt", "lek-1-sig.txt"):
+        write_kernel(folder / "kernel" / name, f"The text of {name} is about the weather.")
+    kernel = write_kernel(folder / "kernel" / "axioms.json")
+    probes = write_probes(folder / "probes.json", 5)
+    config = folder / "lem.config.json"
+    keys = {"default_model": "tiny", "models": {"tiny": str(model)}, "default_probes": "probes.json", "max_tokens": 4}
+    config.write_text(json.dumps({**keys, "batch_size": 3}))
+    return Place(folder, config, probes, kernel, model)
+
+
+def run_in_process(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> Result:
+    """Call `main` as the `lem` script does; it always exits."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return Result(int(ended.value.code or 0), out, err)
+
+
+def start(place: Place, *arguments: object) -> subprocess.Popen[str]:
+    """Start `lem ARGUMENTS` as a process of its own, with Ctrl-C working whatever the test runner does."""
+    command = [sys.executable, "-m", "lem.cli.main", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=place.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "LEM_CONFIG": str(place.config)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> Result:
+    out, err = process.communicate(timeout=120)
+    return Result(process.returncode, out, err)
+
+
+def signal_after(process: subprocess.Popen[str], file: Path, n_lines: int, number: signal.Signals) -> Result:
+    """Send a signal as soon as a file has this many lines."""
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        if file.exists() and file.read_bytes().count(b"\n") >= n_lines:
+            process.send_signal(number)
+            break
+        time.sleep(0.002)
+    return finish(process)
