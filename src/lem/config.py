@@ -87,6 +87,10 @@ _FOLDER_KEYS = (
 )  # fmt: skip
 
 
+# Read elsewhere: the start script, the tests, and this module.
+_OTHER_VARIABLES = ("LEM_CONFIG", "LEM_CI", "LEM_PYTHON", "LEM_NO_OPENBLAS", "LEM_REFERENCE")
+
+
 def load_config(path: Path | None = None, environ: dict[str, str] | None = None) -> Config:
     """Read and validate the configuration file, apply `LEM_*` variables, make its paths absolute.
 
@@ -121,6 +125,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _from_environment(environ: dict[str, str]) -> dict[str, str]:
     scalars = {key for key in Config.model_fields if key not in ("models", "training", "distillation", "scoring")}
     known = {ENV_PREFIX + key.upper(): key for key in scalars}
+    unknown = sorted(n for n in environ if n.startswith(ENV_PREFIX) and n not in known and n not in _OTHER_VARIABLES)
+    if unknown:
+        raise UserError(f"environment variable {unknown[0]} is unknown; known ones are {', '.join(sorted(known))}.")
     return {known[name]: value for name, value in environ.items() if name in known}
 
 

@@ -20,7 +20,7 @@ from lem.chat.load import ChatModel, load
 from lem.chat.render import Inject, choose_injection, conversation, render
 from lem.chat.sampling import row_seed
 from lem.data import Probe
-from lem.errors import ResumeMismatch
+from lem.errors import ResumeMismatch, UserError
 from lem.records import Key, Record, RunDirectory, RunInfo, fingerprint, open_run
 from lem.records.run import versions
 from lem.runs.execute import (
@@ -52,13 +52,22 @@ class BenchmarkPlan:
     signature: str = ""
     group_size: int | None = None
     command: tuple[str, ...] = ()
+    probe_sha: str = ""
 
     @property
     def short_hash(self) -> str:
-        """Eight hex digits over models, arms, settings and seed; names the default run directory."""
-        arms = [[arm.name, arm.model, arm.adapter, arm.kernel and arm.kernel.sha] for arm in self.arms]
-        payload = [arms, asdict(self.settings), self.seed, self.inject, self.probe_file]
+        """Eight hex digits over arms, settings, seed and probe file; names the default run directory.
+
+        It is the same from any working directory, and for any --limit and --repeats.
+        """
+        arms = [[arm.name, _place(arm.model), _place(arm.adapter), arm.kernel and arm.kernel.sha] for arm in self.arms]
+        payload = [arms, asdict(self.settings), self.seed, self.inject, self.probe_sha]
         return hashlib.sha256(json.dumps(payload).encode()).hexdigest()[:8]
+
+
+def _place(path: str | None) -> str | None:
+    """A local path in full, a hub id as it is."""
+    return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().exists() else path
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def render_arm(plan: BenchmarkPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
         kernel = arm.kernel.text if arm.kernel else None
         messages = conversation(probe.prompt, kernel, inject or "system", plan.signature)
         rendered = render(chat, messages)
+        _refuse_too_long(arm, probe, len(rendered.tokens) + plan.settings.max_tokens, chat)
         print_of_row = fingerprint(rendered.sha, settings, chat.identity)
         for repeat in range(plan.repeats):
             key = Key(arm.name, probe.id, repeat)
@@ -98,6 +108,17 @@ def render_arm(plan: BenchmarkPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
     }
     longest = max(len(request.tokens) for request in requests.values())
     return RenderedArm(arm, requests, facts, longest, chat.config)
+
+
+def _refuse_too_long(arm: Arm, probe: Probe, n_tokens: int, chat: ChatModel) -> None:
+    """Refuse a prompt that cannot fit.   Raises: UserError naming arm and probe."""
+    text_config = chat.config.get("text_config", {})
+    limit = chat.config.get("max_position_embeddings", text_config.get("max_position_embeddings"))
+    if isinstance(limit, int) and n_tokens > limit:
+        raise UserError(
+            f"arm '{arm.name}', probe {probe.id}: prompt and answer may take {n_tokens} tokens but {chat.name} reads "
+            f"{limit}; lower --max-tokens or use a shorter kernel."
+        )
 
 
 def render_plan(plan: BenchmarkPlan) -> list[RenderedArm]:
@@ -119,9 +140,11 @@ def run_benchmark(
            on_load: with a description before weights are loaded.
     Returns: counts over the whole plan.   Raises: ResumeMismatch before anything is written.
     """
+    render_plan(plan)  # what is wrong with models, adapters or kernels is said before anything is created
     with open_run(output, KIND, output.name) as run:
         plan = _grow(plan, run)
         arms = render_plan(plan)
+        _check_arms(plan, arms, run)
         for arm in arms:
             check_resume(run, list(arm.requests.values()))
         _write_manifest(plan, arms, run)
@@ -140,8 +163,8 @@ def run_benchmark(
         except BaseException:
             run.save("incomplete")
             raise
-        still = sum(_is_missing(run, key) for arm in arms for key in arm.requests)
-        run.save("incomplete" if still else "done")
+        counts = count_cells(run.info, list(run.records.values()))
+        run.save("incomplete" if counts["missing"] or counts["failed"] else "done")
     return Outcome(written, sum(len(arm.requests) for arm in arms) - written, failed)
 
 
@@ -176,23 +199,32 @@ def _grow(plan: BenchmarkPlan, run: RunDirectory) -> BenchmarkPlan:
     return replace(plan, probes=tuple(joined.values()), repeats=repeats)
 
 
-def _write_manifest(plan: BenchmarkPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
-    info = run.info
+def _check_arms(plan: BenchmarkPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
+    """Refuse an arm whose weights changed, and another group size.   Raises: ResumeMismatch; nothing was written."""
     for rendered in arms:
-        before = info.arms.get(rendered.arm.name)
+        before = run.info.arms.get(rendered.arm.name)
         if before is not None and before["identity"] != rendered.facts["identity"]:
             raise ResumeMismatch(
-                f"{run.path}: arm '{rendered.arm.name}' belongs to other weights; give a new --output, nothing was "
-                "touched."
+                f"{run.path}: arm '{rendered.arm.name}' was made with other weights (was the model or adapter made "
+                "anew?); give a new --output, nothing was touched."
             )
-        info.arms[rendered.arm.name] = rendered.facts
+    if run.info.group_size is not None and plan.group_size not in (None, run.info.group_size):
+        raise ResumeMismatch(
+            f"{run.path} was decoded in groups of {run.info.group_size}, not {plan.group_size}; leave out --strict and "
+            "--group-size or give a new --output, nothing was touched."
+        )
+
+
+def _write_manifest(plan: BenchmarkPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
+    info = run.info
+    info.arms.update({rendered.arm.name: rendered.facts for rendered in arms})
     if info.group_size is None:
         longest = max(arm.longest_prompt for arm in arms) + plan.settings.max_tokens
         info.group_size = plan.group_size or choose_group_size(arms[0].config, longest, free_memory_bytes())
     rows = [Row(key, len(request.tokens)) for arm in arms for key, request in arm.requests.items()]
     info.groups = cut_groups(rows, info.groups, info.group_size)
     info.probes = [asdict(probe) for probe in plan.probes]
-    info.data = {"probe_file": plan.probe_file, "n_probes": len(plan.probes)}
+    info.data = {"probe_file": plan.probe_file, "probe_sha": plan.probe_sha, "n_probes": len(plan.probes)}
     info.settings = {**asdict(plan.settings), "repeats": plan.repeats, "seed": plan.seed, "inject": plan.inject}
     info.device, info.versions = describe_device(), versions()
     info.command = list(plan.command)
@@ -235,16 +267,21 @@ def preview(plan: BenchmarkPlan) -> dict[str, Any]:
     }
 
 
-def count_cells(info: RunInfo, records: Sequence[Record]) -> dict[str, int]:
-    """Count a run's cells by outcome: answered, failed, missing, truncated, and duplicates among repeats at T > 0."""
-    planned = sum(len(group["probes"]) for group in info.groups.values())
+def count_cells(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:
+    """Count a run's cells by outcome: answered, failed, missing, truncated, and duplicates among repeats at T > 0.
+
+    `incomplete_arms` names the arms in which something failed or is missing.
+    """
+    cells = [Key(g["arm"], probe, g["repeat"]) for g in info.groups.values() for probe in g["probes"]]
+    good = {record.key for record in records if not record.failed}
     failed = sum(record.failed for record in records)
     sampled = float(info.settings.get("temperature", 0)) > 0
     return {
-        "planned": planned,
+        "planned": len(cells),
         "answered": len(records) - failed,
         "failed": failed,
-        "missing": planned - len(records),
+        "missing": len(cells) - len(records),
+        "incomplete_arms": list(dict.fromkeys(cell.arm for cell in cells if cell not in good)),
         "truncated": sum(record.finish_reason == "length" for record in records),
         "duplicate_repeats": count_duplicate_repeats(records) if sampled else 0,
     }

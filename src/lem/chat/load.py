@@ -162,6 +162,7 @@ def _load_tokenizer(path: Path, model: str, need_template: bool) -> tuple[dict[s
         tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{model}: cannot load this model ({_first_line(error)}).") from None
+    tokenizer._tokenizer.model_max_length = 10**9  # lengths are checked where prompts are planned, with a sentence
     if need_template and not tokenizer.has_chat_template:
         raise UserError(
             f"{model}: the tokenizer has no chat template; use an instruction-tuned model, or add chat_template.jinja."

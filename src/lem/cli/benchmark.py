@@ -53,8 +53,17 @@ def benchmark(output: str | None, dry_run: bool, as_json: bool, **options: Any) 
     execute_with_progress(plan, run)
     summary = _finish(run, published)
     print_json(summary) if as_json else _print_summary(summary)
-    if summary["failed"] or summary["missing"]:
-        raise Incomplete(f"{summary['failed']} failed and {summary['missing']} missing; the same command tries again.")
+    refuse_incomplete(summary)
+
+
+def refuse_incomplete(counts: dict[str, Any]) -> None:
+    """Exit 3 when something failed or is missing, saying in which arms.   Raises: Incomplete."""
+    if counts["failed"] or counts["missing"]:
+        arms = ", ".join(counts["incomplete_arms"])
+        raise Incomplete(
+            f"{counts['failed']} failed and {counts['missing']} missing (in {arms}); run the command with these arms "
+            "again, what is there is kept."
+        )
 
 
 def make_plan(
@@ -67,20 +76,25 @@ def make_plan(
     from lem.ab.arms import build_arms, select_arms
     from lem.ab.benchmark import BenchmarkPlan
     from lem.chat.generate import GenerationSettings
+    from lem.chat.load import file_sha
     from lem.config import resolve_model
     from lem.data import read_probes
 
     kernel_dir = Path(config.kernel_dir)
+    if not (kernels or adapters or trained or placebo):
+        kernels = (config.default_kernel,)
     placebos = [kernel_dir / "placebo.json", kernel_dir / "placebo.txt"] if placebo else []
     probe_file = existing_path(prompts) if prompts else Path(config.default_probes)
     arms = build_arms(
-        resolve_model(config, model), kernels=kernels, adapters=adapters, trained=trained, placebos=placebos
-    )
+        resolve_model(config, model), kernels=kernels, adapters=adapters, placebos=placebos,
+        trained=[resolve_trained(config, option) for option in trained],
+    )  # fmt: skip
     signature = kernel_dir / "lek-1-sig.txt"
     return BenchmarkPlan(
         arms=tuple(select_arms(arms, only)),
         probes=tuple(read_probes(probe_file, limit)),
         probe_file=display_path(probe_file),
+        probe_sha=file_sha(probe_file),
         settings=GenerationSettings(
             max_tokens=max_tokens or config.max_tokens,
             temperature=config.temperature if temperature is None else temperature,
@@ -93,6 +107,14 @@ def make_plan(
         group_size=1 if strict else group_size or config.batch_size,
         command=("lem", *sys.argv[1:]),
     )
+
+
+def resolve_trained(config: Config, option: str) -> str:
+    """Look the model of a --trained option up in the configuration's short names."""
+    from lem.config import resolve_model
+
+    name, separator, model = option.rpartition("=")
+    return f"{name}{separator}{resolve_model(config, model)}"
 
 
 def output_paths(config: Config, plan: BenchmarkPlan, output: str | None) -> tuple[Path, Path | None]:
@@ -118,11 +140,16 @@ def execute_with_progress(plan: BenchmarkPlan, run: Path) -> None:
         def started(cells: int, missing: int) -> None:
             advance(min(cells, total) - missing, note="")
 
-        run_benchmark(
-            plan, run, on_start=started,
-            on_record=lambda record: advance(1, note=record.arm),
-            on_load=lambda what: advance(0, note=f"loading {slug(what)}"),
-        )  # fmt: skip
+        try:
+            run_benchmark(
+                plan, run, on_start=started,
+                on_record=lambda record: advance(1, note=record.arm),
+                on_load=lambda what: advance(0, note=f"loading {slug(what)}"),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise Incomplete(
+                "interrupted; what was finished is on disk, the same command goes on from there."
+            ) from None
 
 
 def _finish(run: Path, published: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lem.cli.options import existing_path, model_option, seed_option
-from lem.errors import Incomplete
 from lem.paths import display_path
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def demo(
     adapter = _train(config, base, {"iters": iters, "learning_rate": learning_rate, "seed": seed})
     tokens = max_tokens or (NANO_TOKENS if base.rstrip("/").endswith("lem-nano") else config.max_tokens)
     run = _benchmark(config, base, adapter, tokens, limit, output, seed)
-    page = _score_and_report(run)
+    page = _score_and_report(run, config.scoring.delta)
     click.echo(f"\nreport page: {display_path(page)}   (open it in a browser)")
 
 
@@ -55,7 +55,7 @@ def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
     if report is None:
         click.echo(f"adapter: {display_path(folder)} (already trained)")
     else:
-        click.echo(describe(report).replace(report.adapter_path, display_path(folder)))
+        click.echo(describe(replace(report, adapter_path=str(folder))))
         loss = held_out_loss(base, folder, data / "test.jsonl")
         change = loss.change.difference
         click.echo(
@@ -69,7 +69,7 @@ def _benchmark(
     config: Config, base: str, adapter: Path, tokens: int, limit: int | None, output: str | None, seed: int | None
 ) -> Path:
     from lem.ab.benchmark import count_cells
-    from lem.cli.benchmark import execute_with_progress, make_plan
+    from lem.cli.benchmark import execute_with_progress, make_plan, refuse_incomplete
     from lem.records import read_run
 
     start = perf_counter()
@@ -90,12 +90,11 @@ def _benchmark(
         f"{display_path(run)}: {counts['answered']} answers, {counts['failed']} failed, {counts['missing']} missing, "
         f"{counts['truncated']} truncated   ({perf_counter() - start:.0f} s)"
     )
-    if counts["failed"] or counts["missing"]:
-        raise Incomplete("some answers failed or are missing; the same command tries them again.")
+    refuse_incomplete(counts)
     return run
 
 
-def _score_and_report(run: Path) -> Path:
+def _score_and_report(run: Path, threshold: float) -> Path:
     from rich.console import Console
 
     from lem.cli.score import leaderboards, score_inputs
@@ -103,6 +102,6 @@ def _score_and_report(run: Path) -> Path:
 
     click.echo("\n3/3 score and report")
     (item,) = score_inputs([run], ["v2", "v3", "v1"])
-    boards = leaderboards(item, None, 0.5)
+    boards = leaderboards(item, None, threshold)
     Console(highlight=False).print(tables.leaderboard_rich(boards["v2"]))
-    return write_report(run, None)
+    return write_report(run, None, threshold=threshold)

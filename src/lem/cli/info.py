@@ -23,7 +23,10 @@ def info(as_json: bool) -> None:
     for name, value in facts.items():
         click.echo(f"{name:<14} {value}")
     if "slow" in str(facts["blas"]):
-        click.echo("\nA fast BLAS makes the CPU some fifteen times faster: apt-get install libopenblas0-pthread")
+        click.echo(
+            "\nA fast BLAS makes the CPU some fifteen times faster: apt-get install libopenblas0-pthread, "
+            "and start through ./lem, which loads it."
+        )
 
 
 def collect_info() -> dict[str, Any]:

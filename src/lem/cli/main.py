@@ -103,7 +103,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _interrupted() -> int:
-    click.echo("Interrupted; what was finished is on disk, the same command goes on from there.", err=True)
+    click.echo("Interrupted; what was finished is on disk.", err=True)
     return EXIT_INCOMPLETE
 
 

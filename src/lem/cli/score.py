@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lem.records import Record, RunInfo, Score
     from lem.reports import LeaderboardRow
     from lem.scorers.audit import ScorerAudit
+    from lem.stats import Estimate
 
 FORMATS = ("table", "json", "csv", "markdown")
 
@@ -59,13 +60,15 @@ def score(
         raise UserError("nothing to score; give --input RUN or --input FILE.jsonl.")
     config = load_config()
     form = form or config.scoring.format
+    if with_audit and form in ("csv", "markdown"):
+        raise UserError(f"--audit cannot be printed as {form}; use it with the table or with --json.")
     if form not in FORMATS:
         raise UserError(f"scoring.format in lem.config.json is '{form}'; use one of {', '.join(FORMATS)}.")
     names = list(dict.fromkeys(scorers)) or ["v2", "v3", "v1"]
     scored = score_inputs(paths, names)
     boards = [leaderboards(item, baseline, config.scoring.delta) for item in scored]
     if form == "json":
-        _print_json(scored, boards, with_audit)
+        _print_json(scored, boards, domains, with_audit)
         return
     for item, rows in zip(scored, boards, strict=True):
         _print(item, rows, form, domains)
@@ -134,13 +137,18 @@ def _print(item: Scored, boards: dict[str, list[LeaderboardRow]], form: str, dom
         console.print(tables.domains_rich(means))
 
 
-def _print_json(scored: Sequence[Scored], boards: Sequence[dict[str, list[LeaderboardRow]]], with_audit: bool) -> None:
+def _print_json(
+    scored: Sequence[Scored], boards: Sequence[dict[str, list[LeaderboardRow]]], domains: bool, with_audit: bool
+) -> None:
     from lem.cli.options import print_json
+    from lem.reports import domain_means
     from lem.reports.tables import plain
 
     out: list[dict[str, Any]] = []
     for item, rows in zip(scored, boards, strict=True):
         entry: dict[str, Any] = {"input": item.title, "notes": list(item.notes), "leaderboards": plain(rows)}
+        if domains:
+            entry["domains"] = {n: plain(domain_means(item.info, item.records, s)) for n, s in item.scores.items()}
         if with_audit:
             entry["audit"] = plain(audits(item))
         out.append(entry)
@@ -162,24 +170,29 @@ def audits(item: Scored) -> dict[str, ScorerAudit]:
 
 
 def print_audits(found: dict[str, ScorerAudit]) -> None:
-    """Print the audit as a table: what a scorer pays for besides content."""
+    """Print the audit as a table: what each scorer pays for besides content."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from lem.reports.formats import interval, number
 
     table = Table(
         title="scorer audit: what is rewarded besides content", title_justify="left", box=None, pad_edge=False
     )
-    for column in ("scorer", "n", "rho(words)", "padded", "bulleted", "'as an ethical ...'"):
-        table.add_column(column, justify="left" if column == "scorer" else "right")
+    table.add_column("")
     for name, entry in found.items():
-        changes = (entry.padded.difference, entry.bulleted.difference, entry.opened.difference)
-        cells = [f"{number(e.value, signed=True)}\n{interval(e)}" for e in (entry.length_words, *changes)]
-        table.add_row(name, str(entry.n), *(cell.replace("[", "\\[") for cell in cells))
+        table.add_column(f"{name} (n {entry.n - entry.n_unscored})", justify="right")
+    rows: tuple[tuple[str, Callable[[ScorerAudit], Estimate]], ...] = (
+        ("rank correlation with characters", lambda e: e.length_characters),
+        ("rank correlation with words", lambda e: e.length_words),
+        ("padded: change of the mean", lambda e: e.padded.difference),
+        ("bulleted", lambda e: e.bulleted.difference),
+        ("opened as an ethical assistant", lambda e: e.opened.difference),
+    )
+    for label, pick in rows:
+        estimates = [pick(entry) for entry in found.values()]
+        table.add_row(label, *(Text(f"{number(e.value, signed=True)} {interval(e)}") for e in estimates))
     console = Console(highlight=False)
     console.print(table)
-    console.print(
-        "rho: Spearman correlation of score and length. Others: change of the mean score when the same answers are "
-        "padded, bulleted, or opened as an ethical assistant; a good scorer shows no gain.", style="dim", markup=False,
-    )  # fmt: skip
+    console.print("A good scorer shows no gain when the same answers are padded, bulleted or opened so.", style="dim")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lem.cli.options import existing_path, json_option, model_option, print_json, progress, seed_option
-from lem.errors import UserError
+from lem.errors import Incomplete, UserError
 from lem.paths import display_path
 
 
@@ -88,17 +88,25 @@ def train_with_progress(base: str, data: Path, output: Path, settings: Any) -> A
             advance(metric["iteration"] - state["step"], note=note)
             state["step"] = metric["iteration"]
 
-        return train(chat, data, output, settings, on_metric)
+        try:
+            return train(chat, data, output, settings, on_metric)
+        except KeyboardInterrupt:
+            raise Incomplete(
+                f"interrupted after iteration {state['step']}; checkpoints so far are in {display_path(output)}. "
+                "Training cannot go on from them yet: start again with a new --adapter-path."
+            ) from None
 
 
 def describe(report: Any) -> str:
     """Two sentences about a finished training."""
     dropped = f", {report.n_dropped} dropped, {report.n_truncated} cut" if report.n_dropped + report.n_truncated else ""
+    valid = ""
+    if report.valid_before is not None:
+        valid = f"validation loss {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token, "
     return (
-        f"adapter: {report.adapter_path} ({report.num_layers} layers, {report.n_trainable:,} trainable parameters, "
-        f"{report.n_train} examples{dropped})\n"
-        f"validation loss {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token, "
-        f"{report.tokens_per_s:.0f} reply tokens/s"
+        f"adapter: {display_path(Path(report.adapter_path))} ({report.num_layers} layers, "
+        f"{report.n_trainable:,} trainable parameters, {report.n_train} examples{dropped})\n"
+        f"{valid}{report.tokens_per_s:.0f} reply tokens/s"
     )
 
 

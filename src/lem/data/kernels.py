@@ -25,9 +25,11 @@ class Kernel:
 
 
 def default_name(path: Path) -> str:
-    """The arm name of a bare path: `json` or `txt` from its suffix, otherwise its stem."""
+    """The arm name of a bare path: `json` or `txt` from its suffix, otherwise its stem (a folder's whole name)."""
     suffix = path.suffix.lower().lstrip(".")
-    return suffix if suffix in ("json", "txt") else path.stem
+    if suffix in ("json", "txt"):
+        return suffix
+    return path.stem if path.is_file() else path.name
 
 
 def read_kernel(path: Path, name: str | None = None) -> Kernel:

@@ -50,7 +50,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a run of the trainer did: layers used, rows used and dropped, first and last validation loss."""
+    """What a run of the trainer did: layers used, rows used and dropped, first and last validation loss.
+
+    The losses are None when the data have no valid.jsonl.
+    """
 
     adapter_path: str
     num_layers: int
@@ -58,8 +61,8 @@ class TrainingReport:
     n_train: int
     n_dropped: int
     n_truncated: int
-    valid_before: float
-    valid_after: float
+    valid_before: float | None
+    valid_after: float | None
     tokens_per_s: float
 
 
@@ -80,7 +83,7 @@ def train(
     settings: TrainingSettings,
     on_metric: Callable[[Metric], None] = lambda metric: None,
 ) -> TrainingReport:
-    """Train a LoRA adapter on `data`/train.jsonl into the empty directory `output`.
+    """Train a LoRA adapter on `data`/train.jsonl (validated on valid.jsonl if there) into the empty `output`.
 
     Args:  chat: a model loaded without adapter; its module is changed.  on_metric: called with each metrics row.
     Raises: UserError if `output` is not empty or the data are unusable; LemError on a non-finite loss or gradient,
@@ -88,7 +91,9 @@ def train(
     """
     refuse_occupied(output)
     train_rows = encode_file(chat, data / "train.jsonl", settings.max_seq_length, mask_prompt=settings.mask_prompt)
-    valid_rows = encode_file(chat, data / "valid.jsonl", settings.max_seq_length, mask_prompt=settings.mask_prompt)
+    valid_rows = None
+    if (data / "valid.jsonl").exists():
+        valid_rows = encode_file(chat, data / "valid.jsonl", settings.max_seq_length, mask_prompt=settings.mask_prompt)
     layers = clamp_layers(settings.num_layers, len(chat.model.layers))
     with lock_directory(output):
         n_trainable = _add_lora(chat.model, settings, layers)
@@ -127,7 +132,7 @@ def _add_lora(model: Any, settings: TrainingSettings, layers: int) -> int:
 
 
 def _loop(
-    model: Any, train_rows: RowSet, valid_rows: RowSet, output: Path, settings: TrainingSettings,
+    model: Any, train_rows: RowSet, valid_rows: RowSet | None, output: Path, settings: TrainingSettings,
     report: Callable[[Metric], None],
 ) -> float:  # fmt: skip
     """Run the optimiser steps, report, validate and save checkpoints; return the mean trained tokens per second."""
@@ -168,8 +173,11 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def _validate(
-    model: Any, rows: RowSet, output: Path, settings: TrainingSettings, step: int, report: Callable[[Metric], None]
-) -> float:
+    model: Any, rows: RowSet | None, output: Path, settings: TrainingSettings, step: int,
+    report: Callable[[Metric], None],
+) -> float | None:  # fmt: skip
+    if rows is None:
+        return None
     loss = evaluate_loss(model, rows.rows, settings.batch_size)
     if not math.isfinite(loss):
         raise _not_finite("validation loss", output, step)
@@ -197,7 +205,7 @@ def save_adapter(model: Any, path: Path) -> None:
 
 def _adapter_config(chat: ChatModel, data: Path, settings: TrainingSettings, layers: int) -> str:
     """The adapter's configuration: mlx-lm's keys, our settings, and where everything came from."""
-    files = {name: file_sha(data / name) for name in ("train.jsonl", "valid.jsonl")}
+    files = {name: file_sha(data / name) for name in ("train.jsonl", "valid.jsonl") if (data / name).is_file()}
     config = {
         "fine_tune_type": "lora",
         "num_layers": layers,
