@@ -125,11 +125,22 @@ def test_the_default_run_is_named_after_everything_that_decides_its_answers(
     plan = small_plan(model, probes)
     other = small_plan(model, probes, kernels=(str(kernel),))
     changed = [
-        plan, other, replace(plan, seed=1), replace(plan, inject="user"), replace(plan, probe_file="other.json"),
+        plan, other, replace(plan, seed=1), replace(plan, inject="user"), replace(plan, probe_sha="other"),
         replace(plan, settings=replace(plan.settings, max_tokens=7)),
     ]  # fmt: skip
     assert len({each.short_hash for each in changed}) == len(changed)
-    assert replace(plan, repeats=4, group_size=7, command=("x",), probes=plan.probes[:2]).short_hash == plan.short_hash
+    same = replace(plan, repeats=4, group_size=7, command=("x",), probes=plan.probes[:2], probe_file="../elsewhere.json")
+    assert same.short_hash == plan.short_hash
+
+
+def test_the_name_does_not_depend_on_the_working_directory(
+    model: Path, probes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set()
+    for folder, path in ((model.parent, model.name), (model, "."), (model, "../" + model.name)):
+        monkeypatch.chdir(folder)
+        names.add(small_plan(Path(path), probes).short_hash)
+    assert names == {small_plan(model, probes).short_hash}
 
 
 def test_another_number_of_probes_is_the_same_run(tmp_path: Path, model: Path) -> None:

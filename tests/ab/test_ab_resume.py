@@ -48,6 +48,7 @@ def test_a_finished_run_is_complete_and_running_it_again_adds_nothing(
     assert count_cells(info, records) == {
         "planned": 32, "answered": 32, "failed": 0, "missing": 0,
         "truncated": sum(row["finish_reason"] == "length" for row in rows_of(run)), "duplicate_repeats": 0,
+        "incomplete_arms": [],
     }  # fmt: skip
 
 
@@ -129,6 +130,7 @@ CONTRADICTIONS: dict[str, Any] = {
     "probe domain": lambda plan, _: replace(plan, probes=(replace(plan.probes[0], domain="x"), *plan.probes[1:])),
     "kernel text": other_kernel,
     "weights": other_weights,
+    "group size": lambda plan, _: replace(plan, group_size=1),
 }
 
 
@@ -158,7 +160,7 @@ def test_an_arm_of_one_name_with_other_weights_is_refused_before_its_first_recor
     run_benchmark(plan, run)
     drop_lines(run, lambda row: False)
     before = bytes_of(run)
-    with pytest.raises(ResumeMismatch, match="arm 'base' belongs to other weights"):
+    with pytest.raises(ResumeMismatch, match=r"arm 'base' was made with other weights .*; give a new --output, nothing was touched"):
         run_benchmark(other_weights(plan, tmp_path), run)
     assert bytes_of(run) == before
 
@@ -226,7 +228,7 @@ def test_growing_keeps_every_old_row_byte_for_byte(tmp_path: Path, model: Path, 
         (small_plan(model, probes, limit=8, repeats=2), 8),
         (small_plan(model, probes, kernels=json_arm), 16),
         (small_plan(model, probes, kernels=json_arm, limit=2), 0),
-        (small_plan(model, probes, kernels=json_arm, group_size=1), 0),
+        (small_plan(model, probes, kernels=json_arm, group_size=None), 0),
     ]
     held, groups = b"", {}
     for plan, added in steps:
@@ -294,3 +296,27 @@ def test_records_hold_what_was_asked_and_what_came_back(
     assert info.arms["json"]["kernel_sha"]
     assert info.arms["base"]["model_sha"] == info.arms["json"]["model_sha"]
     assert len({record.fingerprint for record in records}) == 6
+
+
+def test_cells_are_counted_by_outcome(tmp_path: Path, model: Path, probes: Path) -> None:
+    run = tmp_path / "run"
+    run_benchmark(small_plan(model, probes, repeats=3), run)
+    rows = rows_of(run)
+    lost, broken, doubled = rows[0], rows[1], rows[5]
+    twin = next(row for row in rows[6:] if row["probe_id"] == doubled["probe_id"])
+    broken.update(response=None, error="RuntimeError: out of memory", finish_reason=None)
+    doubled["response"] = twin["response"]
+    (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if row is not lost))
+    left = [row for row in rows if row is not lost]
+    assert count_cells(*read_run(run)) == {
+        "planned": 24, "answered": 22, "failed": 1, "missing": 1, "duplicate_repeats": 1,
+        "incomplete_arms": ["base"],
+        "truncated": sum(row["finish_reason"] == "length" for row in left),
+    }  # fmt: skip
+
+
+def test_equal_greedy_repeats_are_no_duplicates(tmp_path: Path, model: Path, probes: Path) -> None:
+    run_benchmark(small_plan(model, probes, repeats=2, temperature=0.0, max_tokens=2), tmp_path / "run")
+    info, records = read_run(tmp_path / "run")
+    assert len({(record.probe_id, record.response) for record in records}) == 8
+    assert count_cells(info, records)["duplicate_repeats"] == 0

@@ -70,7 +70,11 @@ def start(place: Place, *arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=120)
+    """Wait for the end of a process, which comes within two minutes or by force."""
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     return Result(process.returncode, out, err)
 
 

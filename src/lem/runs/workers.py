@@ -131,9 +131,13 @@ class WorkerPool:
         idle = list(self._workers)
         while waiting or busy:
             while idle and waiting:
-                pipe, job = idle.pop(), waiting.pop()
-                busy[pipe] = (job, set())
-                pipe.send((job, settings))
+                pipe = idle.pop()
+                try:
+                    pipe.send((waiting[-1], settings))
+                except ConnectionError:  # it died while idle, so no row was lost
+                    self._workers.pop(pipe).join()
+                    continue
+                busy[pipe] = (waiting.pop(), set())
             if not busy:
                 raise LemError("every decoding process died; free some memory and run the same command again.")
             for ready in wait(list(busy)):
