@@ -13,7 +13,7 @@ from random import Random
 
 import tokenizers
 
-from . import accept, card, corpus, network, tokenizer, train
+from . import accept, card, corpus, network, rough, tokenizer, train
 from .texts import read_texts
 
 ROWS = 57_000
@@ -81,9 +81,11 @@ def make_tokenizer(plan: Plan) -> int:
 def make_model(plan: Plan) -> int:
     """Trains, resuming from the checkpoint in the work folder."""
     made = tokenizers.Tokenizer.from_file(str(plan.work / "tokenizer.json"))
-    rows = [tokenizer.encode(made, messages) for messages in _load(plan.work / "corpus.jsonl")]
-    held_out = [tokenizer.encode(made, messages) for messages in _load(plan.work / "heldout.jsonl")]
     schedule = train.Schedule()
+    rows = [
+        _encode(made, index, messages, schedule) for index, messages in enumerate(_load(plan.work / "corpus.jsonl"))
+    ]
+    held_out = [tokenizer.encode(made, messages) for messages in _load(plan.work / "heldout.jsonl")]
     print(json.dumps({"tokens": sum(len(ids) for ids, _ in rows), **asdict(schedule)}), flush=True)
     model = train.fit(rows, held_out, VOCABULARY, plan.work, schedule)
     (plan.work / "result.json").write_text(
@@ -101,6 +103,15 @@ def make_model(plan: Plan) -> int:
         )
     )
     return 0
+
+
+def _encode(
+    made: tokenizers.Tokenizer, index: int, messages: list[tuple[str, str]], schedule: train.Schedule
+) -> train.Encoded:
+    random = Random(f"rough/{schedule.seed}/{index}")
+    if index >= schedule.rough_from_row and random.random() < schedule.rough_share:
+        return rough.encode(made, messages, random)
+    return tokenizer.encode(made, messages)
 
 
 def export(plan: Plan) -> int:

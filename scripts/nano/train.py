@@ -25,9 +25,16 @@ Encoded = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train; tokens_per_step counts padding."""
+    """How to train; tokens_per_step counts padding.
+
+    Rows from `rough_from_row` on are roughened (see rough.py), a share `rough_share` of them. The rate falls to zero
+    at `steps`, which is where training ends.
+    """
 
     seed: int = 7
+    steps: int = 5892
+    rough_from_row: int = 33_792
+    rough_share: float = 0.5
     tokens_per_step: int = 2048
     peak_rate: float = 3e-3
     warmup_steps: int = 150
@@ -95,7 +102,7 @@ def batch_loss(model: Any, tokens: mx.array, weights: mx.array) -> mx.array:
 
 def fit(rows: list[Encoded], held_out: list[Encoded], vocab_size: int, work: Path, schedule: Schedule) -> Any:
     """Trains from `work/state.safetensors` if it is there, else from scratch; returns the model."""
-    plan = list(batches(rows, schedule))
+    plan = list(batches(rows, schedule))[: schedule.steps]
     model = network.build(vocab_size, schedule.seed)
     optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.98], weight_decay=schedule.weight_decay)
     optimizer.init(model.trainable_parameters())
@@ -114,7 +121,7 @@ def fit(rows: list[Encoded], held_out: list[Encoded], vocab_size: int, work: Pat
     began, seen, recent = time.time(), 0, []
     for index in range(first, len(plan)):
         batch = plan[index]
-        optimizer.learning_rate = mx.array(rate(index, len(plan), schedule))
+        optimizer.learning_rate = mx.array(rate(index, schedule.steps, schedule))
         loss = step(mx.array(batch.tokens), mx.array(batch.weights))
         mx.eval(loss, state)
         recent.append(loss.item())

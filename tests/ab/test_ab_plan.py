@@ -129,7 +129,9 @@ def test_the_default_run_is_named_after_everything_that_decides_its_answers(
         replace(plan, settings=replace(plan.settings, max_tokens=7)),
     ]  # fmt: skip
     assert len({each.short_hash for each in changed}) == len(changed)
-    same = replace(plan, repeats=4, group_size=7, command=("x",), probes=plan.probes[:2], probe_file="../elsewhere.json")
+    same = replace(
+        plan, repeats=4, group_size=7, command=("x",), probes=plan.probes[:2], probe_file="../elsewhere.json"
+    )
     assert same.short_hash == plan.short_hash
 
 

@@ -160,7 +160,9 @@ def test_an_arm_of_one_name_with_other_weights_is_refused_before_its_first_recor
     run_benchmark(plan, run)
     drop_lines(run, lambda row: False)
     before = bytes_of(run)
-    with pytest.raises(ResumeMismatch, match=r"arm 'base' was made with other weights .*; give a new --output, nothing was touched"):
+    with pytest.raises(
+        ResumeMismatch, match=r"arm 'base' was made with other weights .*; give a new --output, nothing was touched"
+    ):
         run_benchmark(other_weights(plan, tmp_path), run)
     assert bytes_of(run) == before
 

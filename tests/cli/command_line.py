@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +59,21 @@ def run_in_process(arguments: Sequence[object], capsys: pytest.CaptureFixture[st
     return Result(int(ended.value.code or 0), out, err)
 
 
-def start(place: Place, *arguments: object) -> subprocess.Popen[str]:
-    """Start `lem ARGUMENTS` as a process of its own, with Ctrl-C working whatever the test runner does."""
-    command = [sys.executable, "-m", "lem.cli.main", *map(str, arguments)]
+POOLED = """
+from lem.runs import workers
+from lem.cli.main import main
+if __name__ == "__main__":
+    workers.POOL_FROM_TOKENS = 0
+    main()
+"""
+
+
+def start(place: Place, *arguments: object, pooled: bool = False) -> subprocess.Popen[str]:
+    """Start `lem ARGUMENTS` as a process of its own, with Ctrl-C working whatever the test runner does.
+
+    With `pooled`, even the small plans of these tests are decoded in worker processes (on a CPU with two cores).
+    """
+    command = [sys.executable, *(["-c", POOLED] if pooled else ["-m", "lem.cli.main"]), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=place.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "LEM_CONFIG": str(place.config)},
@@ -78,11 +90,18 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(process.returncode, out, err)
 
 
-def signal_after(process: subprocess.Popen[str], file: Path, n_lines: int, number: signal.Signals) -> Result:
-    """Send a signal as soon as a file has this many lines."""
+def signal_after(
+    process: subprocess.Popen[str],
+    file: Path,
+    n_lines: int,
+    number: signal.Signals,
+    before: Callable[[], None] = lambda: None,
+) -> Result:
+    """Send a signal as soon as a file has this many lines; `before` is called just ahead of it."""
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
         if file.exists() and file.read_bytes().count(b"\n") >= n_lines:
+            before()
             process.send_signal(number)
             break
         time.sleep(0.002)

@@ -48,7 +48,7 @@ def test_a_run_without_a_name_is_found_again(lem: Lem, place: Place) -> None:
     assert first["run"] == again["run"]
     assert Path(first["run"]).parent == Path("runs/benchmark")
     assert Path(first["run"]).name.startswith("tiny-llama-")
-    assert (first["answered"], again["answered"]) == (2, 5)
+    assert (first["answered"], again["answered"]) == (4, 10), "base and the default kernel"
     other = json.loads(lem("benchmark", "--json", "--seed", "1").out)
     assert other["run"] != first["run"]
 
@@ -89,12 +89,12 @@ def test_failed_answers_end_with_exit_code_three_and_are_tried_again(
     monkeypatch.setattr(engine, "_decode", broken)
     result = lem("benchmark", "--output", "run", "--json")
     assert result.code == 3
-    assert "5 failed and 0 missing; the same command tries again" in result.err
-    assert json.loads(result.out)["failed"] == 5
+    assert "10 failed and 0 missing (in base, json); run the command with these arms again" in result.err
+    assert json.loads(result.out)["failed"] == 10
     monkeypatch.undo()
     assert lem("benchmark", "--output", str(place.folder / "run"), "--prompts", place.probes,
                "--model", place.model, "--max-tokens", "4").code == 0  # fmt: skip
-    assert len(rows_of(place.folder / "run")) == 10, "five failures and their five answers"
+    assert len(rows_of(place.folder / "run")) == 20, "ten failures and their ten answers"
 
 
 def test_strict_decodes_row_by_row(lem: Lem, place: Place) -> None:

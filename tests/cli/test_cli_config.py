@@ -112,8 +112,12 @@ def test_the_published_config_of_the_repository_is_valid() -> None:
     assert (config.max_tokens, config.temperature, config.seed, config.training.iters) == (1024, 0.7, 42, 200)
 
 
-def test_variables_of_other_programs_and_sections_are_left_alone(tmp_path: Path) -> None:
-    config = load_config(tmp_path / "none.json", {"LEM_CI": "1", "LEM_TRAINING": "x", "LEM_SEED": "7", "SEED": "8"})
-    assert config.seed == 7
+def test_the_environment_is_checked_like_the_file(tmp_path: Path) -> None:
+    none = tmp_path / "none.json"
+    ours = {"LEM_CI": "1", "LEM_PYTHON": "python3", "LEM_NO_OPENBLAS": "1", "LEM_REFERENCE": "x"}
+    assert load_config(none, {**ours, "LEM_SEED": "7", "SEED": "8"}).seed == 7
     with pytest.raises(UserError, match="LEM_TOP_P"):
-        load_config(tmp_path / "none.json", {"LEM_TOP_P": "2"})
+        load_config(none, {"LEM_TOP_P": "2"})
+    for name in ("LEM_MAXTOKENS", "LEM_TRAINING"):
+        with pytest.raises(UserError, match=rf"{name} is unknown; known ones are .*LEM_MAX_TOKENS"):
+            load_config(none, {name: "5"})

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from command_line import Place, Result, finish, signal_after, start
 
 from lem.records import lock_directory
 from lem.records.run import read_manifest
 from small_plan import cells, rows_of, write_probes
 
-LONG = ("--max-tokens", 200, "--group-size", 2, "--temperature", 0.9, "--json")
+LONG = ("--max-tokens", 100, "--group-size", 2, "--temperature", 0.9, "--json")
 Lem = Callable[..., Result]
 
 
@@ -41,6 +44,53 @@ def test_killed_twice_a_run_ends_as_an_undisturbed_one(place: Place, lem: Lem) -
     counts = json.loads(resumed.out)
     assert (counts["answered"], counts["failed"], counts["missing"], counts["status"]) == (20, 0, 0, "done")
     assert len(rows_of(run)) == 20, "nothing was written twice"
+    assert cells(run) == cells(place.folder / "whole" / "run")
+
+
+def children(pid: int) -> set[int]:
+    """Process ids of a process's living children (Linux; empty elsewhere)."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether all of these processes end within twenty seconds."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_in_worker_processes_goes_on_in_one_and_the_workers_end(
+    place: Place, lem: Lem, number: signal.Signals
+) -> None:
+    """Workers interleave their groups and die in the middle of them; the finished run is the same as ever."""
+    run = place.folder / "pooled" / "run"
+    process = start(place, *command(place, "pooled/run"), pooled=True)
+    workers: set[int] = set()
+    stopped = signal_after(
+        process, run / "records.jsonl", 4, number, before=lambda: workers.update(children(process.pid))
+    )
+    assert stopped.code == (3 if number == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in stopped.err
+    assert gone(workers)
+    assert read_manifest(run).status == ("incomplete" if number == signal.SIGINT else "running")
+    kept = (run / "records.jsonl").read_bytes()
+    assert 4 <= kept.count(b"\n") < 20
+    resumed = lem(*command(place, "pooled/run"))
+    assert (resumed.code, json.loads(resumed.out)["answered"]) == (0, 20)
+    assert (run / "records.jsonl").read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    assert lem(*command(place, "whole/run")).code == 0
     assert cells(run) == cells(place.folder / "whole" / "run")
 
 

@@ -181,11 +181,30 @@ def test_a_directory_in_use_is_refused(chat: ChatModel, data: Path, tmp_path: Pa
     assert files(tmp_path / "adapter") == set()
 
 
-def test_unusable_data_leave_no_directory(chat: ChatModel, data: Path, tmp_path: Path) -> None:
-    (data / "valid.jsonl").unlink()
-    with pytest.raises(UserError, match=r"valid\.jsonl: no such training file"):
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [("train.jsonl", None, "no such training file"), ("valid.jsonl", "{", "line 1: not valid JSON")],
+)
+def test_unusable_data_leave_no_directory(
+    chat: ChatModel, data: Path, tmp_path: Path, file: str, content: str | None, message: str
+) -> None:
+    (data / file).unlink()
+    if content is not None:
+        (data / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{file}.*{message}"):
         train(chat, data, tmp_path / "adapter", QUICK)
     assert not (tmp_path / "adapter").exists()
+
+
+def test_without_validation_data_the_same_adapter_is_trained(base: Path, data: Path, tmp_path: Path) -> None:
+    train(load(str(base)), data, tmp_path / "with", QUICK)
+    (data / "valid.jsonl").unlink()
+    report = train(load(str(base)), data, tmp_path / "without", QUICK)
+    assert (report.valid_before, report.valid_after) == (None, None)
+    kinds = {metric["kind"] for metric in read_jsonl(tmp_path / "without" / "metrics.jsonl")[0]}
+    assert kinds == {"train"}
+    with_, without = ((tmp_path / name / "adapters.safetensors").read_bytes() for name in ("with", "without"))
+    assert with_ == without
 
 
 def test_layers_are_counted_from_the_top_and_clamped() -> None:
