@@ -27,7 +27,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 
 from lem.ab.arms import build_arms
-from lem.ab.benchmark import BenchmarkPlan, RenderedArm, render_arm
+from lem.ab.design import BenchmarkPlan, RenderedArm, render_arm
 from lem.chat.generate import GenerationSettings, Prefix, Request, generate, prefix_of
 from lem.chat.load import ChatModel, load
 from lem.data import read_probes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lem.ab.arms import build_arms
-from lem.ab.benchmark import BenchmarkPlan
+from lem.ab.design import BenchmarkPlan
 from lem.chat.generate import GenerationSettings
 from lem.data import read_probes
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lem.ab.arms import build_arms, parse_named, select_arms
-from lem.ab.benchmark import preview
+from lem.ab.design import preview
 from lem.chat.load import load
 from lem.errors import DataError, UserError
 from small_plan import KERNEL, small_plan, write_kernel, write_probes

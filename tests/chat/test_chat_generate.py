@@ -193,8 +193,8 @@ def test_interrupts_and_our_own_errors_pass_through(
 
 def test_a_prompt_without_the_shared_prefix_never_gets_an_answer(gemma: ChatModel) -> None:
     row = requests(gemma, None)[0]
-    done = list(generate(gemma, [[row]], GenerationSettings(max_tokens=3), prefix=Prefix((1, 2, 3))))
-    assert [(c.response, c.error is not None) for c in done] == [(None, True)]
+    with pytest.raises(ValueError, match="does not begin with the shared prefix"):
+        list(generate(gemma, [[row]], GenerationSettings(max_tokens=3), prefix=Prefix((1, 2, 3))))
 
 
 def thinking_tokenizer() -> TokenizerWrapper:

@@ -101,6 +101,9 @@ def generate(
     """
     prompts = [request.tokens for group in groups for request in group]
     shared = Prefix(prefix_of(prompts)) if prefix is None else prefix
+    for request in (request for group in groups for request in group):
+        if request.tokens[: len(shared.tokens)] != shared.tokens:
+            raise ValueError(f"request {request.id} does not begin with the shared prefix")
     for group in groups:
         done: set[int] = set()
         try:
@@ -123,9 +126,6 @@ def _decode(
 ) -> Iterator[tuple[int, Completion]]:
     start = len(prefix.tokens)
     rests = [list(request.tokens[start:]) for request in group]
-    for request in group:
-        if request.tokens[:start] != prefix.tokens:
-            raise ValueError(f"request {request.id} does not begin with the shared prefix")
     cache = prefix.cache(chat)
     # One sampler object for all rows makes BatchGenerator call it once per step on the whole batch. That needs
     # all rows to start together, hence batch sizes of the whole group and one prefill step.

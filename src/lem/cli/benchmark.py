@@ -13,7 +13,7 @@ from lem.errors import Incomplete, UserError
 from lem.paths import display_path, slug
 
 if TYPE_CHECKING:
-    from lem.ab.benchmark import BenchmarkPlan
+    from lem.ab.design import BenchmarkPlan
     from lem.config import Config
 
 
@@ -74,7 +74,7 @@ def make_plan(
 ) -> BenchmarkPlan:  # fmt: skip
     """Turn option values and config defaults into a plan."""
     from lem.ab.arms import build_arms, select_arms
-    from lem.ab.benchmark import BenchmarkPlan
+    from lem.ab.design import BenchmarkPlan
     from lem.chat.generate import GenerationSettings
     from lem.chat.load import file_sha
     from lem.config import resolve_model
@@ -179,7 +179,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def _print_dry_run(plan: BenchmarkPlan, run: Path, as_json: bool) -> None:
-    from lem.ab.benchmark import preview
+    from lem.ab.design import preview
 
     facts = {"run": display_path(run), **preview(plan)}
     if as_json:

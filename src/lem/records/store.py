@@ -63,18 +63,22 @@ class JsonlStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self._cut_at: int | None = None  # the torn end goes with the first append, so that a refusal changes nothing
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self.rows, whole = read_jsonl(path)
             torn = path.stat().st_size - whole
             if torn:
                 warnings.warn(f"{path}: cut off {torn} bytes of a torn last line (an interrupted write).", stacklevel=2)
-                os.truncate(path, whole)
+                self._cut_at = whole
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row as one line.   Raises: UserError if the disk is full (nothing half-written stays)."""
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
+        if self._cut_at is not None:
+            os.ftruncate(self._fd, self._cut_at)
+            self._cut_at = None
         before = os.fstat(self._fd).st_size
         try:
             written = os.write(self._fd, line)

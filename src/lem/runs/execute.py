@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lem.chat.generate import Completion, Request, prefix_of
+from lem.chat.generate import Completion, Request
 from lem.errors import LemError, ResumeMismatch
 from lem.records import Key, Record, RunDirectory
 from lem.records.run import now
@@ -73,17 +73,13 @@ def _is_missing(run: RunDirectory, key: Key) -> bool:
 def pending_jobs(run: RunDirectory, requests: Mapping[Key, PlannedRequest]) -> list[Job]:
     """The groups that still miss a row, as jobs; all rows of a group must be among the requests.
 
-    The prefix is that of the whole arm, so that a resume prefills exactly what the first attempt did.
+    The length of the prefix was stored with the group, so that a resume prefills exactly what the first attempt did.
     """
-    prefixes = {
-        arm: prefix_of([request.tokens for key, request in requests.items() if key.arm == arm])
-        for arm in dict.fromkeys(key.arm for key in requests)
-    }
     jobs = []
     for name in missing_groups(run, set(requests)):
         rows = [requests[key] for key in _keys(run, name)]
         group = tuple(Request(row.key, row.tokens, row.seed) for row in rows)
-        jobs.append(Job(name, group, prefixes[run.info.groups[name]["arm"]]))
+        jobs.append(Job(name, group, rows[0].tokens[: run.info.groups[name]["prefix_tokens"]]))
     return jobs
 
 

@@ -192,8 +192,12 @@ def _not_finite(what: str, output: Path, step: int) -> LemError:
 
 
 def save_adapter(model: Any, path: Path) -> None:
-    """Write the trainable weights to a safetensors file, moved into place when whole."""
+    """Write the trainable weights to a safetensors file, moved into place when whole.   Raises: LemError for NaN."""
     weights = dict(tree_flatten(model.trainable_parameters()))
+    if not all(mx.all(mx.isfinite(value)).item() for value in weights.values()):
+        raise LemError(
+            f"{path}: the weights are not finite any more; lower --learning-rate. Earlier checkpoints are kept."
+        )
     temporary = path.with_name(f".{path.stem}.tmp.safetensors")
     try:
         mx.save_safetensors(str(temporary), weights, metadata={"format": "mlx"})
