@@ -322,12 +322,15 @@ def _paragraphs(sentences: list[str], rng: Random) -> str:
     return "\n\n".join(" ".join(p) for p in (sentences[:third], sentences[third : 2 * third], sentences[2 * third :]))
 
 
+PACE = 57_000  # rows over which the corpus changes character; what follows is like its second half
+
+
 def rows(texts: Texts, seed: int, total: int) -> Iterator[Row]:
-    """`total` rows in training order: practice first, longer system prompts towards the end."""
+    """`total` rows in training order: practice first, longer system prompts from half of `PACE` rows on."""
     writer = Writer(texts)
     for index in range(total):
         rng = Random(f"{seed}/{index}")
-        progress = index / total
+        progress = index / PACE
         practice = 0.40 if progress < 0.04 else 0.08
         longest = 1500 if progress < 0.5 else 3000
         system = 0.0 if progress < 0.08 else 0.12

@@ -1,10 +1,11 @@
-"""Roughened rows: the same chats with accidents in them, so that the model learns to copy whole words and to recover.
+"""Roughened rows: the same chats with accidents in them, so that the model learns what to do about accidents.
 
-Two accidents of a small copying model were seen in a half-trained lem-nano (LOG.md): a word that it copied as a
-fragment, because it had hardly met words of several tokens, and a word repeated until the token limit, because
-nothing in the corpus ever repeats. Splitting copied words into odd pieces, the same way everywhere in a row, makes
-pieces something to copy as a whole. A stutter repeats a few tokens of the answer with weight 0, so that only what
-comes after it is learnt.
+Two faults of a small copying model were seen in a half-trained lem-nano (LOG.md): fragments of words in its answers,
+because it had hardly met words of several tokens, and a word repeated until the token limit, because nothing in the
+corpus ever repeats. A stutter repeats a few tokens of the answer with weight 0, so that only what comes after it is
+learnt. Words are split into odd pieces, the same way everywhere in a row: first also those that the answer copies, so
+that pieces are met at all; in the last part of training only those that it does not copy, and rows whose answers copy
+words of several tokens are left out, so that the model learns to leave such words alone.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from .tokenizer import BEGIN, END, ROLES
 _WORD = re.compile(r" ?[A-Za-z]+")
 _SHORTEST_SPLIT = 5
 _SPLIT_COPIED, _SPLIT_OTHER = 0.4, 0.02
+_SPLIT_ONLY_ASKED = 0.25
 _STUTTER_ROWS = 0.6
 _SPANS = (1, 1, 1, 1, 2, 3, 4)
 _TIMES = (1, 1, 2, 3, 6)
 
 
-def encode(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], random: Random) -> tuple[list[int], list[float]]:
-    """Token ids and loss weights of a chat, as `tokenizer.encode` gives them, with words split and stutters added."""
+def encode(
+    tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], random: Random, *, copied: bool
+) -> tuple[list[int], list[float]]:
+    """Token ids and loss weights of a chat, as `tokenizer.encode` gives them, with words split and stutters added.
+
+    `copied`: split words that question and answer share (and a few others); else only words of the question alone.
+    """
     turns = [(role, text.strip()) for role, text in messages]
-    pieces = _choose_splits(turns, random)
+    pieces = _choose_splits(turns, random, copied)
     ids, weights = [BEGIN], [0.0]
     for role, text in turns:
         body = _encode_text(tokenizer, text, pieces if role != "system" else {})
@@ -41,13 +48,23 @@ def encode(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], random: Ra
     return ids, weights
 
 
-def _choose_splits(turns: list[tuple[str, str]], random: Random) -> dict[str, list[str]]:
-    """Words of the row to split, each with its pieces; words that question and answer share are split more often."""
-    asked = {word.strip() for role, text in turns if role == "user" for word in _WORD.findall(text)}
-    said = {word.strip() for role, text in turns if role == "assistant" for word in _WORD.findall(text)}
+def copies_long_words(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]]) -> bool:
+    """True if the answer repeats a word of the question that takes several tokens."""
+    asked, said = _words(messages := list(messages), "user"), _words(messages, "assistant")
+    return any(len(_plain(tokenizer, f" {word}")) > 1 for word in asked & said)
+
+
+def _words(turns: Iterable[tuple[str, str]], role: str) -> set[str]:
+    return {word.strip() for speaker, text in turns if speaker == role for word in _WORD.findall(text)}
+
+
+def _choose_splits(turns: list[tuple[str, str]], random: Random, copied: bool) -> dict[str, list[str]]:
+    """Words of the row to split, each with its pieces."""
+    asked, said = _words(turns, "user"), _words(turns, "assistant")
     chosen: dict[str, list[str]] = {}
-    for word in sorted(asked | said):
-        share = _SPLIT_COPIED if word in asked and word in said else _SPLIT_OTHER
+    for word in sorted(asked | said if copied else asked - said):
+        both = _SPLIT_COPIED if word in asked and word in said else _SPLIT_OTHER
+        share = both if copied else _SPLIT_ONLY_ASKED
         if len(word) >= _SHORTEST_SPLIT and random.random() < share:
             cuts = sorted(random.sample(range(1, len(word)), random.choice((1, 1, 2))))
             chosen[word] = [word[a:b] for a, b in zip([0, *cuts], [*cuts, len(word)], strict=True)]

@@ -27,14 +27,15 @@ Encoded = tuple[list[int], list[float]]
 class Schedule:
     """How to train; tokens_per_step counts padding.
 
-    Rows from `rough_from_row` on are roughened (see rough.py), a share `rough_share` of them. The rate falls to zero
-    at `steps`, which is where training ends.
+    Rows from `rough_from_row` on are roughened, a share `rough_share` of them; from `whole_from_row` on without
+    copied words of several tokens (see rough.py). The rate falls to zero at `steps`, which is where training ends.
     """
 
     seed: int = 7
     steps: int = 5892
     rough_from_row: int = 33_792
     rough_share: float = 0.5
+    whole_from_row: int = 40_704
     tokens_per_step: int = 2048
     peak_rate: float = 3e-3
     warmup_steps: int = 150
