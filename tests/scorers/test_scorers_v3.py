@@ -24,7 +24,7 @@ sentences = st.lists(
     st.sampled_from([*GOOD.replace("?", "?|").replace(". ", ".|").split("|"), *FILLER_SENTENCES, "I cannot help you.",
                      "Love love love love love love love love love love love love.", "Certainly, we can begin."]),
     min_size=1, max_size=12,
-).map(" ".join).filter(bool)  # fmt: skip
+).map(" ".join).filter(str.strip)  # fmt: skip
 
 
 def value(text: str) -> float:

@@ -27,7 +27,7 @@ from lem.runs.execute import (
     pending_jobs,
 )
 from lem.runs.groups import Row, choose_group_size, cut_groups
-from lem.runs.workers import open_decoder
+from lem.runs.workers import decoders_at_once, open_decoder
 
 KIND = "benchmark"
 
@@ -126,7 +126,8 @@ def _write_manifest(plan: BenchmarkPlan, arms: Sequence[RenderedArm], run: RunDi
     info.arms.update({rendered.arm.name: rendered.facts for rendered in arms})
     if info.group_size is None:
         longest = max(arm.longest_prompt for arm in arms) + plan.settings.max_tokens
-        info.group_size = plan.group_size or choose_group_size(arms[0].config, longest, free_memory_bytes())
+        memory = free_memory_bytes() // decoders_at_once()
+        info.group_size = plan.group_size or choose_group_size(arms[0].config, longest, memory)
     rows = [Row(key, len(request.tokens)) for arm in arms for key, request in arm.requests.items()]
     prefixes = {arm.arm.name: len(prefix_of([r.tokens for r in arm.requests.values()])) for arm in arms}
     info.groups = cut_groups(rows, info.groups, info.group_size)

@@ -42,17 +42,25 @@ class Job:
 Answer = tuple[str, Completion | None]
 
 
+def decoders_at_once() -> int:
+    """How many groups may be in decoding at one time: one on a GPU, one per usable core on a CPU."""
+    if mx.default_device() != mx.cpu:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)
+
+
 def choose_workers(jobs: Sequence[Job], max_tokens: int, weight_bytes: int, free_bytes: int) -> int:
     """Worker processes for these jobs: 0 (decode here) on a GPU or for little work, else up to one per core.
 
     All copies of the weights together may take a quarter of the free memory.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = decoders_at_once()
     work = sum(len(job.rows) for job in jobs) * max_tokens
-    if mx.default_device() != mx.cpu or len(jobs) < 2 or work < POOL_FROM_TOKENS:
+    if len(jobs) < 2 or work < POOL_FROM_TOKENS:
         return 0
     room = int(MEMORY_SHARE * free_bytes // max(1, weight_bytes))
-    workers = min(cores, len(jobs), MAX_WORKERS, room)
+    workers = min(cores, len(jobs), room)
     return workers if workers > 1 else 0
 
 
