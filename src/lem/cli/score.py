@@ -130,9 +130,7 @@ def _print(item: Scored, boards: dict[str, list[LeaderboardRow]], form: str, dom
     console.rule(item.title, align="left", style="dim")
     for note in item.notes:
         console.print(f"note: {note}", markup=False)
-    for name in boards:
-        console.print(tables.leaderboard_rich(boards[name]))
-        console.print()
+    console.print(tables.leaderboards_rich(list(boards.values())))
     if means:
         console.print(tables.domains_rich(means))
 

@@ -36,8 +36,24 @@ from lem.stats import Estimate
 _TABLE_SCHEMA = 1
 
 
+def leaderboards_rich(boards: Sequence[Sequence[LeaderboardRow]]) -> RenderableType:
+    """Leaderboards of several scorers over the same arms: models above all of them, legend and notices below."""
+    parts: list[RenderableType] = []
+    for rows in boards:
+        parts += [_leaderboard_table(rows), Text("")]
+    return _framed(boards[-1], Group(*parts[:-1]), _below(boards[-1]))
+
+
 def leaderboard_rich(rows: Sequence[LeaderboardRow]) -> RenderableType:
     """The leaderboard for a terminal of 80 columns or more: models above, legend and notices below."""
+    return _framed(rows, _leaderboard_table(rows), _below(rows))
+
+
+def _below(rows: Sequence[LeaderboardRow]) -> str:
+    return legend(_threshold(rows)) + " cut: share stopped by the token limit."
+
+
+def _leaderboard_table(rows: Sequence[LeaderboardRow]) -> Table:
     against = _baseline(rows)
     table = _rich_table("arm")
     for name in (
@@ -61,7 +77,7 @@ def leaderboard_rich(rows: Sequence[LeaderboardRow]) -> RenderableType:
             percent(row.truncated.value),
             number(row.mean_words, 0),
         )
-    return _framed(rows, table, legend(_threshold(rows)) + " cut: share stopped by the token limit.")
+    return table
 
 
 def domains_rich(means: Sequence[DomainMean]) -> RenderableType:
@@ -149,7 +165,7 @@ def _rich_table(*text_columns: str) -> Table:
     return table
 
 
-def _framed(rows: Sequence[LeaderboardRow] | Sequence[DomainMean], table: Table, below: str) -> Group:
+def _framed(rows: Sequence[LeaderboardRow] | Sequence[DomainMean], table: RenderableType, below: str) -> Group:
     parts: list[RenderableType] = [Text(models_line((row.arm, row.model) for row in rows), "dim"), table]
     parts.append(Text(below, "dim"))
     notice = toy_notice(row.model for row in rows)
