@@ -23,13 +23,19 @@ assistant turns; `<|end|>` ends a turn and is the end-of-sequence token.
 
 **How it was made.** `scripts/build_nano.py all` builds it from scratch, in MLX, with fixed seeds (corpus seed
 {seed}). The text is our own and is in `scripts/nano/text`: a lexicon, question and sentence frames, hand-written
-exchanges and unrelated system prompts. A generator grows {rows:,} rows ({tokens:,} tokens, each seen once) from it:
-words to say back, framed questions whose answers share their fillers, loose questions of odd shape whose answers
-lift phrases out of them, short notices, and hand-written exchanges; part of the rows carry a long unrelated system
-prompt. Nothing comes from `training/`, `seeds/` or the kernels; single words that `training/` uses were added to
-the lexicon. Three attention heads start as a circuit that finds what followed a word before, so that copying need
-not be discovered first. AdamW, peak rate {peak_rate}, cosine to zero, {tokens_per_step:,} tokens a step, about an
-hour on one CPU core.
+exchanges and unrelated system prompts. A generator grows {rows:,} rows from it, of which training sees {steps:,}
+batches of about {tokens_per_step:,} tokens, each row once: words to say back, framed questions whose answers share
+their fillers, loose questions of odd shape whose answers lift phrases out of them, short notices, and hand-written
+exchanges; part of the rows carry a long unrelated system prompt. Nothing comes from `training/`, `seeds/` or the
+kernels; single words that `training/` uses were added to the lexicon.
+
+In the second half of training part of the rows are roughened (`scripts/nano/rough.py`): a few tokens are repeated,
+with no loss on the repetition, so that the model learns to leave a loop; words are split into odd pieces; and in the
+last third, rows whose answers copy words of several tokens are left out, so that the model leaves such words alone.
+Three attention heads start as a circuit that finds what followed a word before, so that copying need not be
+discovered first. AdamW, peak rate {peak_rate}, cosine to zero, about an hour on one CPU core. The shipped weights
+come from one such training, stopped and resumed from its checkpoints while the roughening was added (LOG.md); its
+schedule is the script's, but a rebuild from scratch has not been compared with it byte for byte.
 
 **Held-out loss.** {held_out_nll:.3f} nats per answer token on {held_out} generated rows with another seed
 (hand-written exchanges left out). The corpus is synthetic, so this figure says how well the model learned our
