@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from lem.config import Config
 
 NANO_TOKENS = 192
+# The published 1e-5 makes lem-nano's answers word salad (LOG.md): it is small, and far from the training answers.
+NANO_LEARNING_RATE = 2e-6
 
 
 @click.command("demo")
 @model_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.  [default: 192 for lem-nano]")
 @click.option("--iters", type=click.IntRange(min=1), help="Training steps.  [default: config, 200]")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Adam step.  [default: config]")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Adam step.  [default: config; 2e-6 for lem-nano]",
+)
 @click.option("--limit", type=int, metavar="N", help="Use the first N probes only.")
 @click.option("--output", metavar="DIR", help="Run directory.  [default: runs/benchmark/demo-...]")
 @seed_option
@@ -35,8 +41,10 @@ def demo(
 
     config = load_config()
     base = resolve_model(config, model)
+    toy = base.rstrip("/").endswith("lem-nano")
+    learning_rate = learning_rate or (NANO_LEARNING_RATE if toy else None)
     adapter = _train(config, base, {"iters": iters, "learning_rate": learning_rate, "seed": seed})
-    tokens = max_tokens or (NANO_TOKENS if base.rstrip("/").endswith("lem-nano") else config.max_tokens)
+    tokens = max_tokens or (NANO_TOKENS if toy else config.max_tokens)
     run = _benchmark(config, base, adapter, tokens, limit, output, seed)
     page = _score_and_report(run, config.scoring.delta)
     click.echo(f"\nreport page: {display_path(page)}   (open it in a browser)")
@@ -50,7 +58,10 @@ def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
     data = Path(config.training_dir)
     settings = training_settings(config, given)
     folder = adapter_folder(Path(config.adapter_dir), base, data, settings)
-    click.echo(f"1/3 train: LoRA on {display_path(data)}, {settings.iters} iterations of {settings.batch_size}")
+    click.echo(
+        f"1/3 train: LoRA on {display_path(data)}, {settings.iters} iterations of {settings.batch_size}, "
+        f"learning rate {settings.learning_rate:g}"
+    )
     report = train_once(base, data, folder, settings, train_with_progress)
     if report is None:
         click.echo(f"adapter: {display_path(folder)} (already trained)")
