@@ -150,7 +150,7 @@ def compare_nll(plan: Plan) -> tuple[str, bool]:
         return "NLL of training/test.jsonl: not measured (give --adapter and --placebo-adapter)", True
     test = plan.root / "training" / "test.jsonl"
     trained = accept.nll(plan.output, plan.adapter, test)
-    lines, held = [], True
+    lines, held = [_recipe(plan.adapter)], True
     for name, other in (("base", None), ("placebo-trained", plan.placebo)):
         if name != "base" and other is None:
             continue
@@ -163,6 +163,16 @@ def compare_nll(plan: Plan) -> tuple[str, bool]:
             f"{'pass' if found.holds() else 'missed'} (paired, 95% BCa, n {len(trained)})"
         )
     return "\n\n".join(lines), held
+
+
+def _recipe(adapter: Path) -> str:
+    """How the trained arm's adapter was made, in one line."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    how, lora = config["training"], config["lora_parameters"]
+    return (
+        f"Trained arms: LoRA of rank {lora['rank']}, scale {lora['scale']:g}, {how['iters']} iterations of "
+        f"{how['batch_size']} conversations, learning rate {how['learning_rate']:g}."
+    )
 
 
 def make_card(plan: Plan) -> int:
