@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NANO_TOKENS = 192
 # The published 1e-5 makes lem-nano's answers word salad (LOG.md): it is small, and far from the training answers.
-NANO_LEARNING_RATE = 2e-6
+NANO_LEARNING_RATE = 4e-6
 
 
 @click.command("demo")
@@ -27,7 +27,7 @@ NANO_LEARNING_RATE = 2e-6
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Adam step.  [default: config; 2e-6 for lem-nano]",
+    help="Adam step.  [default: config; 4e-6 for lem-nano]",
 )
 @click.option("--limit", type=int, metavar="N", help="Use the first N probes only.")
 @click.option("--output", metavar="DIR", help="Run directory.  [default: runs/benchmark/demo-...]")
