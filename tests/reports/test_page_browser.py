@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,9 @@ def browser() -> Iterator[Browser]:
         chromium = next((path for path in installed if path and Path(path).is_file()), None)
         if chromium is None:
             pytest.skip("needs the system package chromium")
-        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        # Not the BLAS that ./lem preloads: Chromium ends at its first page with a foreign library in it.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, env=environment)
         yield found
         found.close()
 
