@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,10 @@ from lem.interop import (
     write_ab,
 )
 from lem.interop.detect import ACCEPTED
-from lem.paths import repository_root
 from lem.records import Key, Record, RunInfo, Score, open_run
 from lem.scorers.passes import score_records
 
 AB_FILE = Path(__file__).parent / "files" / "published_ab.jsonl"
-REFERENCE = Path(os.environ.get("LEM_REFERENCE") or repository_root().parent / "shared" / "reference")
-RESULTS = REFERENCE / "lem-standard" / "results"
 
 
 def write_rows(path, rows, end="\n"):
@@ -499,12 +495,10 @@ def test_things_that_are_no_answers_get_one_sentence_each(tmp_path):
 
 # --- real published files --------------------------------------------------------------------------------------
 
-needs_reference = pytest.mark.skipif(not RESULTS.is_dir(), reason="no reference files beside the repository")
 
-
-@needs_reference
-def test_every_published_result_file_reads_and_merges_into_four_leaderboards_of_five_models():
-    imported = [read_answers_file(path) for path in sorted(RESULTS.glob("*.jsonl"))]
+def test_every_published_result_file_reads_and_merges_into_four_leaderboards_of_five_models(reference):
+    results = reference / "lem-standard" / "results"
+    imported = [read_answers_file(path) for path in sorted(results.glob("*.jsonl"))]
     assert len(imported) == 20
     assert {one.format for one in imported} == {"published standard results"}
     assert {(len(one.records), len(one.info.arms), one.info.status) for one in imported} == {(50, 1, "done")}
@@ -515,9 +509,9 @@ def test_every_published_result_file_reads_and_merges_into_four_leaderboards_of_
         assert one.info.status == "done"
 
 
-@needs_reference
-def test_published_results_survive_the_ab_format(tmp_path):
-    merged = merge_by_benchmark([read_answers_file(path) for path in sorted(RESULTS.glob("toxigen_*.jsonl"))])[0]
+def test_published_results_survive_the_ab_format(tmp_path, reference):
+    files = sorted((reference / "lem-standard" / "results").glob("toxigen_*.jsonl"))
+    merged = merge_by_benchmark([read_answers_file(path) for path in files])[0]
     scores = {score.key: score for score in score_records(merged.records, "v2")}
     write_ab(tmp_path / "t.jsonl", merged.info, merged.records, scores)
     back = read_ab(tmp_path / "t.jsonl")
