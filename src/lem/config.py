@@ -33,7 +33,7 @@ class TrainingConfig(_Section):
     learning_rate: float = Field(1e-5, gt=0)
     save_every: int = Field(50, ge=1)
     adapter_path: str = "adapters/lek"
-    num_layers: int = Field(16, ge=-1, description="LoRA layers counted from the top; -1 is all; clamped to the model")
+    num_layers: int = Field(-1, ge=-1, description="layers counted from the top; -1 is all; clamped to the model")
     rank: int = Field(8, ge=1)
     scale: float = Field(20.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -88,7 +88,7 @@ _FOLDER_KEYS = (
 
 
 # Read elsewhere: the start script, the tests, and this module.
-_OTHER_VARIABLES = ("LEM_CONFIG", "LEM_CI", "LEM_PYTHON", "LEM_NO_OPENBLAS", "LEM_REFERENCE")
+_OTHER_VARIABLES = ("LEM_CONFIG", "LEM_CI", "LEM_PYTHON", "LEM_NO_OPENBLAS", "LEM_REFERENCE", "LEM_SUPERVISED")
 
 
 def load_config(path: Path | None = None, environ: dict[str, str] | None = None) -> Config:

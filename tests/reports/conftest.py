@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from small_run import N_PROBES, SmallRun, load, probe_id, probes, record_of, score_of, write_run, write_scores
+from small_run import ARMS, N_PROBES, SmallRun, load, probe_id, probes, record_of, score_of, write_run, write_scores
+from small_training import write_training
 
 from lem.records import Key, Record, open_run, read_run
 
@@ -34,3 +36,14 @@ def complete_run(tmp_path: Path) -> SmallRun:
     scores = [score_of(record, "v2") for record in read_run(path)[1]]
     write_scores(path, "v2", scores)
     return load(path)
+
+
+@pytest.fixture
+def trained_run(run: SmallRun, tmp_path: Path) -> SmallRun:
+    """The hand-made run with adapters: json's folder is gone, trained's lies beside the runs, as a relative path."""
+    facts = {arm: dict(run.info.arms[arm]) for arm in ARMS}
+    facts["json"]["adapter"], facts["trained"]["adapter"] = "adapters/gone", "adapters/lek-first"
+    write_training(tmp_path / "adapters" / "lek-first")
+    manifest = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**manifest, "arms": facts}))
+    return load(run.path)

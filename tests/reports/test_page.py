@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from small_run import ARMS, HOSTILE, HOSTILE_TEXT, KERNEL, MISSING, SmallRun, keys, probes, response_of
+from small_training import train_rows, write_training
 
 from lem.errors import DataError, UserError
 from lem.reports import write_report
@@ -60,8 +61,9 @@ def embedded(page: str) -> dict[str, Any]:
     return data
 
 
-def test_the_page_needs_nothing_but_itself(run: SmallRun) -> None:
-    page = page_of(run)
+@pytest.mark.parametrize("name", ["run", "trained_run"])
+def test_the_page_needs_nothing_but_itself(name: str, request: pytest.FixtureRequest) -> None:
+    page = page_of(request.getfixturevalue(name))
     assert not re.search(r"https?://|//[a-z]+\.|\bsrc\s*=\s*[\"'](?!x )|@import|url\(", page)
     elements = Elements(page)
     assert {tag for tag, _ in elements.tags}.isdisjoint({"img", "link", "iframe", "object", "base", "embed"})
@@ -212,3 +214,45 @@ def test_duplicate_repeats_are_counted(run: SmallRun) -> None:
     same = dataclasses.replace(run.records[0], repeat=1)
     others = [record for record in run.records if record.key != same.key]
     assert duplicate_repeats([*others, same]) == 1
+
+
+def training_text(page: str) -> str:
+    """The visible text of the training section."""
+    return Elements(page.split('<section id="training"')[1].split("</section>")[0]).text
+
+
+def test_each_adapter_has_its_training_in_a_line_and_a_curve(trained_run: SmallRun) -> None:
+    page = page_of(trained_run)
+    assert page.count("<svg") == 1
+    text = training_text(page)
+    assert (
+        "Validation loss 6.500 to 2.000 nats per reply token (best 1.750 at iteration 80); 120 iterations, stopped "
+        "early; 10,800 reply tokens; peak memory 1.50 GB; 2 skipped steps, 1 roll-back."
+    ) in text
+    assert "data: train.jsonl (df42b8ea), valid.jsonl (44912cf4)" in text
+    assert "The adapter's folder adapters/gone is not here any more, so its training is not shown." in text
+    assert page.index('id="training"') < page.index('id="answers"')
+
+
+def test_arms_that_share_an_adapter_share_its_training(trained_run: SmallRun) -> None:
+    arms = {**trained_run.info.arms, "json": trained_run.info.arms["trained"]}
+    info = dataclasses.replace(trained_run.info, arms=arms)
+    page = render_page(info, trained_run.records, trained_run.scores, run=trained_run.path)
+    assert page.count("<svg") == 1
+    assert "json, trained adapters/lek-first" in training_text(page)
+
+
+def test_a_training_that_cannot_be_shown_says_why(trained_run: SmallRun) -> None:
+    adapter = trained_run.path.parent / "adapters" / "lek-first"
+    write_training(adapter, base_sha="0" * 64)
+    page = page_of(trained_run)
+    assert "<svg" not in page
+    assert "now holds an adapter of another base" in training_text(page)
+    write_training(adapter, [{**train_rows()[0], "iteration": "ten"}])
+    assert "metrics.jsonl line 1: needs 'kind' and a whole 'iteration'" in training_text(page_of(trained_run))
+    (adapter / "metrics.jsonl").unlink()
+    assert "adapters/lek-first holds no metrics.jsonl" in training_text(page_of(trained_run))
+
+
+def test_a_run_without_adapters_has_no_training_section(run: SmallRun) -> None:
+    assert 'id="training"' not in page_of(run)

@@ -189,6 +189,39 @@ def test_both_schemes_and_widths_are_legible(browser: Browser, run: SmallRun, wi
     view.page.context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_training_curve_is_legible_in_both_schemes_and_widths(
+    browser: Browser, trained_run: SmallRun, width: int, scheme: str
+) -> None:
+    view = Opened(browser, write_report(trained_run.path), width, scheme)
+    curve = view.page.locator("#training svg.curve")
+    box = curve.bounding_box()
+    assert box
+    assert 300 < box["width"] <= width
+    assert box["height"] > 200
+    texts = "nodes => nodes.map(node => [node.textContent.trim(), getComputedStyle(node).fill, " + (
+        "node.getBoundingClientRect().height, node.getBoundingClientRect().left, node.getBoundingClientRect().right])"
+    )
+    ground = _luminance(view.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    found = view.page.locator("#training svg text").evaluate_all(texts)
+    assert {"training", "validation", "v2", "v3", "early stop at 120"} <= {text for text, *_ in found}
+    for text, fill, height, left, right in found:
+        light, dark = sorted((ground, _luminance(fill)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4.5, text
+        assert height >= 9, text
+        assert box["x"] - 1 <= left <= right <= box["x"] + box["width"] + 1, text
+    paths = view.page.locator("#training svg path")
+    strokes = paths.evaluate_all("nodes => nodes.map(node => getComputedStyle(node).stroke)")
+    grid_lines = view.page.evaluate("getComputedStyle(document.getElementById('h-training')).borderBottomColor")
+    for stroke in {stroke for stroke in strokes if stroke.startswith("rgb(")} - {grid_lines}:
+        light, dark = sorted((ground, _luminance(stroke)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3, stroke
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert (view.complaints, len(view.requests)) == ([], 1)
+    view.page.context.close()
+
+
 def test_a_run_without_scores_still_shows_its_answers(browser: Browser, run: SmallRun) -> None:
     shutil.rmtree(run.path / "scores")
     view = Opened(browser, write_report(run.path))

@@ -11,22 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lem.data import Kernel, read_kernel
+from lem.data import read_kernel
 from lem.data.kernels import default_name
 from lem.errors import UserError
+from lem.runs.plan import Arm
 
 BASE = "base"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One condition: which weights answer, with which adapter, with which kernel in front."""
-
-    name: str
-    model: str
-    adapter: str | None = None
-    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True)

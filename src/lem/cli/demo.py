@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lem.config import Config
 
 NANO_TOKENS = 192
-# The published 1e-5 makes lem-nano's answers word salad (LOG.md): it is small, and far from the training answers.
-NANO_LEARNING_RATE = 4e-6
 
 
 @click.command("demo")
@@ -27,7 +25,7 @@ NANO_LEARNING_RATE = 4e-6
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Adam step.  [default: config; 4e-6 for lem-nano]",
+    help="Peak rate of AdamW.  [default: config, 1e-5]",
 )
 @click.option("--limit", type=int, metavar="N", help="Use the first N probes only.")
 @click.option("--output", metavar="DIR", help="Run directory.  [default: runs/benchmark/demo-...]")
@@ -42,7 +40,6 @@ def demo(
     config = load_config()
     base = resolve_model(config, model)
     toy = base.rstrip("/").endswith("lem-nano")
-    learning_rate = learning_rate or (NANO_LEARNING_RATE if toy else None)
     adapter = _train(config, base, {"iters": iters, "learning_rate": learning_rate, "seed": seed})
     tokens = max_tokens or (NANO_TOKENS if toy else config.max_tokens)
     run = _benchmark(config, base, adapter, tokens, limit, output, seed)
@@ -51,18 +48,19 @@ def demo(
 
 
 def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
-    from lem.cli.train import describe, train_with_progress, training_settings
+    from lem.cli.train import describe, train_with_progress
+    from lem.cli.training_options import recipe
     from lem.studies.demo import adapter_folder, held_out_loss, train_once
 
     start = perf_counter()
     data = Path(config.training_dir)
-    settings = training_settings(config, given)
+    settings = recipe(config, None, given)
     folder = adapter_folder(Path(config.adapter_dir), base, data, settings)
     click.echo(
         f"1/3 train: LoRA on {display_path(data)}, {settings.iters} iterations of {settings.batch_size}, "
         f"learning rate {settings.learning_rate:g}"
     )
-    report = train_once(base, data, folder, settings, train_with_progress)
+    report = train_once(folder, lambda partial: train_with_progress(config, base, data, partial, settings, resume=True))
     if report is None:
         click.echo(f"adapter: {display_path(folder)} (already trained)")
     else:

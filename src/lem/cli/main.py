@@ -19,13 +19,17 @@ from lem.errors import EXIT_INCOMPLETE, EXIT_USAGE, LemError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("lem.cli.demo", "demo", "Train, A/B, score and report with the embedded model, start to end."),
     "test": ("lem.cli.test", "test", "Run the test suite."),
-    "train": ("lem.cli.train", "train", "Train a LoRA adapter on the kernel set."),
-    "fuse": ("lem.cli.train", "fuse", "Merge an adapter into its base model (through mlx-lm)."),
-    "convert": ("lem.cli.train", "convert", "Convert a model to MLX format, optionally quantised (through mlx-lm)."),
+    "train": ("lem.cli.train", "train", "Train an adapter: LoRA, DoRA, on a quantised base, or the blocks in full."),
+    "curriculum": ("lem.cli.curriculum", "curriculum", "Train phase after phase, each behind its gates."),
+    "distill": ("lem.cli.distill", "distill", "Make training data from a kernel's best answers."),
+    "rephrase": ("lem.cli.rephrase", "rephrase", "Write three variants of each probe: perspective, urgency, culture."),
+    "fuse": ("lem.cli.fuse", "fuse", "Merge an adapter into its base model, and prove it."),
+    "convert": ("lem.cli.fuse", "convert", "Convert a model to MLX, optionally quantised, or back to Hugging Face."),
+    "adapter": ("lem.cli.adapter", "adapter_group", "Export adapters to PEFT and import them from it."),
     "benchmark": ("lem.cli.benchmark", "benchmark", "A/B run: base, kernels, placebos and adapters over the probes."),
     "score": ("lem.cli.score", "score", "Score runs or answer files and print the leaderboard."),
     "report": ("lem.cli.report", "report", "Write one self-contained HTML page for a run."),
-    "data": ("lem.cli.data", "data_group", "Check training data: schema, duplicates, contamination."),
+    "data": ("lem.cli.data", "data_group", "Check training data, or show the exact tokens that are trained."),
     "info": ("lem.cli.info", "info", "Show machine, device, BLAS, versions, free memory and disk."),
     "doctor": ("lem.cli.info", "doctor", "Check a model: template, stop tokens, prefix cache, batching, sampling."),
 }
@@ -68,7 +72,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Train, steer and evaluate ethical-kernel language models; print only results that can be believed."""
-    ctx.obj = {"debug": debug}
+    ctx.ensure_object(dict)
+    ctx.obj["debug"] = debug
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -83,7 +88,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         # --debug is accepted anywhere on the line, because it is typed after the fact.
         arguments = (["--debug"] if debug else []) + [word for word in arguments if word != "--debug"]
-        outcome: Any = cli.main(args=arguments, prog_name="lem", standalone_mode=False)
+        outcome: Any = cli.main(args=arguments, prog_name="lem", standalone_mode=False, obj={"arguments": arguments})
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Abort:
         return _interrupted()

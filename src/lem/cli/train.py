@@ -1,145 +1,213 @@
-"""`lem train`, and `lem fuse` and `lem convert`, which call mlx-lm for now."""
+"""`lem train`: a recipe, a data folder, and an adapter directory that mlx-lm reads."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.options import existing_path, json_option, model_option, print_json, progress, seed_option
-from lem.errors import Incomplete, UserError
+from lem.cli.options import existing_path, json_option, model_option, print_json, seed_option
+from lem.cli.training_options import read_sandwich, recipe, recipe_options
+from lem.errors import UserError
 from lem.paths import display_path
+
+if TYPE_CHECKING:
+    from lem.config import Config
+    from lem.training.dataset import Sandwich
+    from lem.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Which probes an `--eval-every` answers: the file, how many of them, and the token limit."""
+
+    prompts: str | None
+    limit: int | None
+    max_tokens: int
 
 
 @click.command("train")
 @model_option
 @click.option("--data", metavar="DIR", help="Folder with train.jsonl and valid.jsonl.  [default: config]")
 @click.option("--adapter-path", metavar="DIR", help="Where the adapter goes; must be new.  [default: config]")
-@click.option("--iters", type=click.IntRange(min=1), help="Optimiser steps.  [default: config, 200]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Conversations a step.  [default: config, 2]")
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Adam step.  [default: config, 1e-5]"
-)
-@click.option("--num-layers", type=int, help="LoRA layers from the top; -1 is all; clamped.  [default: config, 16]")
-@click.option("--rank", type=click.IntRange(min=1), help="LoRA rank.  [default: config, 8]")
-@click.option("--scale", type=float, help="LoRA scale, used as is.  [default: config, 20]")
-@click.option(
-    "--dropout", type=click.FloatRange(min=0, max=1, max_open=True), help="LoRA dropout.  [default: config, 0]"
-)
-@click.option("--max-seq-length", type=click.IntRange(min=8), help="Longest row in tokens.  [default: config, 2048]")
-@click.option("--save-every", type=click.IntRange(min=1), help="Checkpoint interval.  [default: config, 50]")
-@click.option("--mask-prompt/--no-mask-prompt", default=True, show_default=True, help="Loss on the reply only.")
+@click.option("--resume", is_flag=True, help="Go on with the training in --adapter-path, from its last checkpoint.")
+@click.option("--from-adapter", metavar="DIR", help="Begin with this adapter's weights, to train it further.")
+@click.option("--preset", metavar="NAME", help="A recipe of training/presets, or a .yaml file; options override it.")
+@recipe_options
+@click.option("--format", type=click.Choice(["freeflow", "sandwich"]), help="Prompt alone, or inside a kernel.")
+@click.option("--kernel", metavar="PATH", help="Kernel of the sandwich.  [default: config]")
+@click.option("--eval-prompts", metavar="PATH", help="Probes of --eval-every.  [default: P01-P20.json of the seeds]")
+@click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="The first N of them.")
+@click.option("--eval-max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Of an answer.")
+@click.option("--track", metavar="SPEC", help="Also send metrics to a local tracker: trackio[:PROJECT].")
 @click.option("--trainer", type=click.Choice(["lem", "mlx-lm"]), default="lem", show_default=True, help="Whose loop.")
+@click.option("--child/--no-child", default=None, help="Train in a child process.  [default: on Metal]")
+@click.option("--dry-run", is_flag=True, help="Print rows, steps and the memory estimate; train nothing.")
 @seed_option
 @json_option
+@click.pass_context
 def train(
-    model: str | None, data: str | None, adapter_path: str | None, trainer: str, as_json: bool, **given: Any
-) -> None:
-    """Train a LoRA adapter; mlx-lm reads the result."""
+    ctx: click.Context, /, model: str | None, data: str | None, adapter_path: str | None, resume: bool,
+    from_adapter: str | None, preset: str | None, kernel: str | None, eval_prompts: str | None, eval_limit: int | None,
+    eval_max_tokens: int, track: str | None, trainer: str, child: bool | None, dry_run: bool, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Train an adapter: LoRA, DoRA, LoRA on a quantised base, or the blocks in full; mlx-lm reads the result."""
     from lem.config import load_config, resolve_model
 
     config = load_config()
-    settings = training_settings(config, given)
+    settings = recipe(config, preset, given)
+    sandwich = read_sandwich(config, settings, kernel)
     output = existing_path(adapter_path) if adapter_path else Path(config.training.adapter_path)
     folder = existing_path(data) if data else Path(config.training_dir)
     base = resolve_model(config, model)
-    if trainer == "mlx-lm":
-        from lem.training.mlx_lm_trainer import train_with_mlx_lm
-
-        train_with_mlx_lm(base, folder, output, settings)
-        click.echo(f"adapter: {display_path(output)} (trained by mlx-lm's loop)")
+    if dry_run:
+        _print_preview(config, base, folder, settings, sandwich, as_json)
         return
-    report = train_with_progress(base, folder, output, settings)
+    if trainer == "mlx-lm":
+        _train_with_mlx_lm(base, folder, output, settings)
+        return
+    from lem.training.child import end_with_parent, is_child, supervise
+
+    if is_child():
+        end_with_parent()
+    elif child if child is not None else _on_metal():
+        ctx.exit(supervise(ctx.find_root().obj["arguments"], output))
+    report = train_with_progress(
+        config, base, folder, output, settings, sandwich=sandwich, resume=resume, track=track,
+        from_adapter=existing_path(from_adapter) if from_adapter else None,
+        scoring=Scoring(eval_prompts, eval_limit, eval_max_tokens),
+    )  # fmt: skip
     print_json(asdict(report)) if as_json else click.echo(describe(report))
 
 
-def training_settings(config: Any, given: dict[str, Any]) -> Any:
-    """Options that were given override the configuration's training section."""
-    from lem.training.train import TrainingSettings
+def _on_metal() -> bool:
+    import mlx.core as mx
 
-    defaults = config.training
-    names = (
-        "iters", "batch_size", "learning_rate", "num_layers", "rank", "scale", "dropout", "max_seq_length",
-        "save_every", "grad_clip",
-    )  # fmt: skip
-    values = {name: getattr(defaults, name) if given.get(name) is None else given[name] for name in names}
-    seed = config.seed if given.get("seed") is None else given["seed"]
-    return TrainingSettings(**values, seed=seed, mask_prompt=given.get("mask_prompt", True))
+    return bool(mx.metal.is_available()) and mx.default_device() != mx.cpu
 
 
-def train_with_progress(base: str, data: Path, output: Path, settings: Any) -> Any:
-    """Load the model and train with a progress bar that shows loss and speed."""
+def _print_preview(
+    config: Config, base: str, folder: Path, settings: TrainingSettings, sandwich: Sandwich | None, as_json: bool
+) -> None:
     from lem.chat.load import load
-    from lem.training.train import refuse_occupied, train
+    from lem.training.preview import preview
 
-    refuse_occupied(output)
-    chat = load(base)
-    state = {"step": 0, "valid": ""}
-    with progress("training", settings.iters, "steps") as advance:
-
-        def on_metric(metric: dict[str, Any]) -> None:
-            if metric["kind"] == "valid":
-                state["valid"] = f"valid {metric['loss']:.3f}"
-                advance(0, note=state["valid"])
-                return
-            note = f"loss {metric['loss']:.3f}  {metric['tokens_per_s']:.0f} tok/s  {state['valid']}"
-            advance(metric["iteration"] - state["step"], note=note)
-            state["step"] = metric["iteration"]
-
-        try:
-            return train(chat, data, output, settings, on_metric)
-        except KeyboardInterrupt:
-            raise Incomplete(
-                f"interrupted after iteration {state['step']}; checkpoints so far are in {display_path(output)}. "
-                "Training cannot go on from them yet: start again with a new --adapter-path."
-            ) from None
-
-
-def describe(report: Any) -> str:
-    """Two sentences about a finished training."""
-    dropped = f", {report.n_dropped} dropped, {report.n_truncated} cut" if report.n_dropped + report.n_truncated else ""
-    valid = ""
-    if report.valid_before is not None:
-        valid = f"validation loss {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token, "
-    return (
-        f"adapter: {display_path(Path(report.adapter_path))} ({report.num_layers} layers, "
-        f"{report.n_trainable:,} trainable parameters, {report.n_train} examples{dropped})\n"
-        f"{valid}{report.tokens_per_s:.0f} reply tokens/s"
+    found = preview(load(base), folder, settings, sandwich, _seeds(config))
+    if as_json:
+        print_json(found)
+        return
+    left = found["dropped"] + found["too_long"]
+    click.echo(
+        f"{found['model']}: {found['method']} on {found['layers']} layers, {found['trainable']:,} of "
+        f"{found['parameters']:,} parameters\n"
+        f"data: {found['rows']} rows ({left} left out, {found['truncated']} with a shortened prompt), "
+        f"{found['tokens']:,} tokens, {found['trained_tokens']:,} trained; {found['valid_rows']} rows for validation\n"
+        f"steps: {found['iterations']} ({found['steps_per_epoch']} an epoch), {found['sequences']} sequences, "
+        f"{found['padding']:.0%} padding; longest batch {found['longest_batch'][0]} x {found['longest_batch'][1]}\n"
+        f"memory beyond the weights: about {found['memory_gb']:.1f} GB, {found['free_gb']:.1f} GB are free"
     )
 
 
-@click.command("fuse")
-@model_option
-@click.option("--adapter", required=True, metavar="DIR", help="Adapter to merge.")
-@click.option("--output", required=True, metavar="DIR", help="Folder for the fused model; must be new.")
-def fuse(model: str | None, adapter: str, output: str) -> None:
-    """Merge an adapter into its base (through mlx-lm; quantised bases may lose the adapter when requantised)."""
-    from lem.config import load_config, resolve_model
-    from lem.training.fuse import fuse_adapter
+def _train_with_mlx_lm(base: str, folder: Path, output: Path, settings: TrainingSettings) -> None:
+    from lem.training.mlx_lm_trainer import train_with_mlx_lm
 
-    target = existing_path(output)
-    quantised = fuse_adapter(resolve_model(load_config(), model), existing_path(adapter), target)
-    click.echo(f"fused model: {display_path(target)}")
-    if quantised:
-        click.echo("Warning: the base is quantised; rounding can undo the adapter. Compare with --adapter.", err=True)
+    train_with_mlx_lm(base, folder, output, settings)
+    click.echo(f"adapter: {display_path(output)} (trained by mlx-lm's loop)")
 
 
-@click.command("convert")
-@model_option
-@click.option("--output", required=True, metavar="DIR", help="Folder for the converted model; must be new.")
-@click.option("--to", "target", type=click.Choice(["mlx"]), default="mlx", show_default=True, help="Target format.")
-@click.option(
-    "-q", "--quantize", "bits", type=click.Choice(["2", "3", "4", "6", "8"]), help="Quantise to this many bits."
-)
-def convert(model: str | None, output: str, target: str, bits: str | None) -> None:
-    """Convert a model to MLX format (through mlx-lm), optionally quantised."""
-    from lem.config import load_config, resolve_model
-    from lem.training.fuse import convert_model
+def _seeds(config: Config) -> list[Path]:
+    """The probes that training data must not hold; none where there is no seeds folder."""
+    folder = Path(config.seeds_dir)
+    return [folder] if folder.is_dir() else []
 
-    folder = existing_path(output)
-    if folder.exists():
-        raise UserError(f"{folder} exists; choose a new --output, nothing was touched.")
-    convert_model(resolve_model(load_config(), model), folder, None if bits is None else int(bits))
-    click.echo(f"converted model: {display_path(folder)}")
+
+def train_with_progress(
+    config: Config, base: str, data: Path, output: Path, settings: TrainingSettings, *,
+    sandwich: Sandwich | None = None, resume: bool = False, from_adapter: Path | None = None, track: str | None = None,
+    scoring: Scoring | None = None,
+) -> Any:  # fmt: skip
+    """Load the model and train with the live view; draw the curve at the end, whatever the end is."""
+    from lem.chat.load import load
+    from lem.cli.live import training_view
+    from lem.cli.tracking import open_tracker
+    from lem.training.child import device_error
+    from lem.training.prepare import refuse_occupied
+    from lem.training.settings import as_json
+    from lem.training.train import Hooks, train
+
+    refuse_occupied(output, resume)
+    chat = load(base)
+    evaluate = _evaluator(config, chat, settings, scoring, output) if settings.eval_every and scoring else None
+    facts = {"model": base, "data": str(data), **as_json(settings)}
+    with open_tracker(track, facts) as send, training_view(settings.iters, "training") as show:
+
+        def on_metric(row: dict[str, Any]) -> None:
+            show(row)
+            send(row)
+
+        hooks = Hooks(on_metric=on_metric, on_evaluate=evaluate)
+        try:
+            return train(
+                chat, data, output, settings, resume=resume, from_adapter=from_adapter, sandwich=sandwich,
+                seeds=_seeds(config), hooks=hooks,
+            )  # fmt: skip
+        except RuntimeError as error:
+            sentence = device_error(error)
+            if sentence is None:
+                raise
+            raise sentence from error
+        finally:
+            _draw(output)
+
+
+def _draw(output: Path) -> None:
+    """Draw loss.png from whatever metrics there are; a training is not lost over its picture."""
+    from lem.reports.curves import draw_training
+
+    if (output / "metrics.jsonl").is_file():
+        try:
+            draw_training(output)
+        except (UserError, OSError) as error:
+            click.echo(f"Warning: no loss curve: {error}", err=True)
+
+
+def _evaluator(
+    config: Config, chat: Any, settings: TrainingSettings, scoring: Scoring, output: Path
+) -> Callable[[int], dict[str, Any]]:
+    from lem.chat.generate import GenerationSettings
+    from lem.data import read_probes
+    from lem.studies.checkpoint_scoring import probe_evaluator
+
+    path = existing_path(scoring.prompts) if scoring.prompts else Path(config.seeds_dir) / "P01-P20.json"
+    probes = read_probes(path, scoring.limit)
+    generation = GenerationSettings(scoring.max_tokens, config.temperature, config.top_p)
+    return probe_evaluator(chat, probes, generation, settings.seed, output)
+
+
+def describe(report: Any) -> str:
+    """A few sentences about a finished training: what was left out, the losses, and what went wrong on the way."""
+    left = [
+        f"{count} {what}"
+        for count, what in (
+            (report.n_dropped, "without a reply dropped"), (report.n_too_long, "too long dropped"),
+            (report.n_truncated, "with a shortened prompt"), (report.n_skipped, "steps skipped"),
+            (report.n_rolled_back, "returns to a checkpoint"),
+        )
+        if count
+    ]  # fmt: skip
+    lines = [
+        f"adapter: {display_path(Path(report.adapter_path))} ({report.method}, {report.num_layers} layers, "
+        f"{report.n_trainable:,} trainable parameters, {report.n_train} examples"
+        + (f"; {', '.join(left)})" if left else ")")
+    ]
+    if report.valid_before is not None:
+        best = "best validation loss" if report.stopped_early else "validation loss"
+        lines.append(f"{best} {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token")
+    speed = "" if report.tokens_per_s is None else f", {report.tokens_per_s:.0f} reply tokens/s"
+    early = ", stopped early" if report.stopped_early else ""
+    lines.append(f"{report.iterations} iterations{early}, {report.trained_tokens:,} reply tokens{speed}")
+    return "\n".join(lines)

@@ -8,6 +8,7 @@ duty. The corpus check knows only the eight words in a row, against any text tha
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 from lem.data.chat_examples import ChatExample
 from lem.data.findings import Finding
 from lem.data.probes import Probe, read_probes
-from lem.data.similarity import PROMPT_JACCARD, PROMPT_N, NgramIndex, near_duplicates_between
+from lem.data.similarity import PROMPT_JACCARD, PROMPT_N, NgramIndex, near_duplicates_between, shingles
 from lem.errors import DataError, UserError
+
+_NEVER_TRAINED = "probes are never trained on: remove it or write another."
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,52 @@ def check_probes(examples: Sequence[tuple[str, ChatExample]], sources: Sequence[
         what = f"the prompt is near to {label} ({PROMPT_N}-gram Jaccard {pair.jaccard:.2f})"
         findings.append(Finding("near-probe", file, example.line, what, label))
     return findings
+
+
+def refuse_probes(texts: Iterable[tuple[str, str]], seeds: Sequence[Path], ids: Iterable[tuple[str, str]] = ()) -> None:
+    """Refuse training texts that hold an evaluation probe: eight words in a row, or a near-duplicate.
+
+    Args:  texts: (place, text) pairs; the place is how the message names the text.
+           seeds: probe files, or folders of them.
+           ids: (place, id) pairs, none of which may be the id of a probe, whatever its case.
+    Raises: DataError naming the first such place and the probe; UserError if there is no probe file.
+    """
+    sources = read_probe_sources(find_probe_files(seeds))
+    known = {source.probe.id.casefold(): source.label for source in reversed(sources)}
+    for place, name in ids:
+        if name.strip().casefold() in known:
+            label = known[name.strip().casefold()]
+            raise DataError(f"{place}: id '{name}' is that of evaluation probe {label}; {_NEVER_TRAINED}")
+    index = NgramIndex((source.label, source.probe.prompt) for source in sources)
+    near = _NearIndex([source.probe.prompt for source in sources])
+    for place, text in texts:
+        if shared := index.shared(text):
+            label, runs = next(iter(shared.items()))
+            raise DataError(f"{place} shares {_count_words(runs)} with evaluation probe {label}; {_NEVER_TRAINED}")
+        if nearest := near.nearest(text):
+            number, jaccard = nearest
+            label, what = sources[number].label, f"{PROMPT_N}-gram Jaccard {jaccard:.2f}"
+            raise DataError(f"{place} is near to evaluation probe {label} ({what}); {_NEVER_TRAINED}")
+
+
+class _NearIndex:
+    """The n-grams of few prompts, to find the one that is near to a text; many texts go by one at a time."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        sets = [shingles(prompt, PROMPT_N) for prompt in prompts]
+        self._sizes = [len(grams) for grams in sets]
+        self._holders: dict[str, list[int]] = {}
+        for number, grams in enumerate(sets):
+            for gram in grams:
+                self._holders.setdefault(gram, []).append(number)
+
+    def nearest(self, text: str) -> tuple[int, float] | None:
+        """The prompt with the highest Jaccard above the bar for prompts, and that Jaccard."""
+        grams = shingles(text, PROMPT_N)
+        common = Counter(number for gram in grams & self._holders.keys() for number in self._holders[gram])
+        jaccards = {number: n / (len(grams) + self._sizes[number] - n) for number, n in common.items()}
+        best = max(jaccards, key=lambda number: (jaccards[number], -number), default=None)
+        return (best, jaccards[best]) if best is not None and jaccards[best] > PROMPT_JACCARD else None
 
 
 def check_corpus(

@@ -1,4 +1,4 @@
-"""Probe files: a JSON array of `{id, domain, prompt}` objects."""
+"""Probe files: a JSON array of `{id, domain, prompt}` objects; a rephrased probe also names its `source`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from lem.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class Probe:
-    """One evaluation prompt; `domain` is the cluster it belongs to in the statistics."""
+    """One evaluation prompt; `domain` is the cluster it belongs to in the statistics.
+
+    `source` is the id of the probe that this one rephrases, None for a probe of its own: the variants of one source
+    are one observation, a cluster inside the domain.
+    """
 
     id: str
     domain: str
     prompt: str
+    source: str | None = None
+
+    def to_entry(self) -> dict[str, str]:
+        """The probe as an object of a probe file or a manifest; `source` only where there is one."""
+        entry = {"id": self.id, "domain": self.domain, "prompt": self.prompt}
+        return entry if self.source is None else {**entry, "source": self.source}
 
 
 def read_probes(path: Path, limit: int | None = None) -> list[Probe]:
@@ -50,7 +60,17 @@ def _probe(entry: Any, number: int, path: Path) -> Probe:
             shown = f" ({entry['id']})" if isinstance(entry.get("id"), str) and name != "id" else ""
             state = "missing" if name not in entry else "empty or not a string"
             raise DataError(f"{path} entry {number}{shown}: field '{name}' is {state}; every probe needs it.")
-    return Probe(entry["id"], entry["domain"], entry["prompt"])
+    return Probe(entry["id"], entry["domain"], entry["prompt"], _source(entry, number, path))
+
+
+def _source(entry: dict[str, Any], number: int, path: Path) -> str | None:
+    source = entry.get("source")
+    if source is not None and (not isinstance(source, str) or not source.strip()):
+        raise DataError(
+            f"{path} entry {number} ({entry['id']}): field 'source' is empty or not a string; give the id of the "
+            "probe that it rephrases, or leave the field out."
+        )
+    return source
 
 
 def _refuse_duplicates(probes: list[Probe], path: Path) -> None:

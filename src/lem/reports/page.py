@@ -27,6 +27,7 @@ from lem.reports import formats
 from lem.reports.cells import Outcome, arm_names, domains_of, join_cells, read_scores
 from lem.reports.domains import DomainMean, domain_means
 from lem.reports.leaderboard import LeaderboardRow, choose_baseline, leaderboard
+from lem.reports.training_section import trainings
 from lem.reports.viewer import embed, viewer_data
 from lem.stats import Estimate
 
@@ -75,6 +76,7 @@ def render_page(
         notices=_notices(info, records, scores, run),
         facts=_facts(info, records),
         arm_facts=_arm_facts(info),
+        trainings=trainings(info, run),
         errors=Counter(record.error for record in records if record.failed).most_common(),
         models=formats.models_line((name, str(facts.get("model", ""))) for name, facts in info.arms.items()),
         counts=_counts(info, records),

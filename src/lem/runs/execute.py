@@ -60,12 +60,13 @@ def missing_groups(run: RunDirectory, wanted: set[Key]) -> list[str]:
     names = []
     for name, group in run.info.groups.items():
         keys = (Key(group["arm"], probe, group["repeat"]) for probe in group["probes"])
-        if any(key in wanted and _is_missing(run, key) for key in keys):
+        if any(key in wanted and is_missing(run, key) for key in keys):
             names.append(name)
     return names
 
 
-def _is_missing(run: RunDirectory, key: Key) -> bool:
+def is_missing(run: RunDirectory, key: Key) -> bool:
+    """True for a cell without a record, and for one whose record is an error."""
     stored = run.records.get(key)
     return stored is None or stored.failed
 

@@ -1,132 +1,155 @@
-"""Training rows: the tokens of a conversation and which of them are the assistant's reply.
+"""Training rows from chat files: every reply in full, or counted as left out.
 
-The reply mask comes from comparing tokens, never from assumed lengths: the conversation up to the reply, rendered
-with the generation prompt, must be a token prefix of the conversation with the reply. Where a template breaks that
-rule (it rewrites history, or opens a thinking block), the longest common prefix is the boundary, which never counts
-a prompt token as reply. Rows whose reply is cut away entirely are dropped and counted.
+A row longer than the limit is shortened on the prompt side (`truncate`) or left out (`drop`); the reply is never cut.
+How prompts are shortened stands in `shorten`, where the replies are found in `mask`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from lem.chat.load import ChatModel
 from lem.data import ChatExample, read_chat_examples
-from lem.errors import UserError
+from lem.errors import DataError, UserError
+from lem.training.mask import Form, NoReply, Sandwich, TrainingRow, make_form, pieces
+from lem.training.shorten import fit
+from lem.training.turns import token_ids
 
-IntArray = NDArray[np.int32]
-BoolArray = NDArray[np.bool_]
+__all__ = ["Outcome", "RowSet", "Sandwich", "TrainingRow", "encode", "encode_example", "encode_file"]
 
-
-@dataclass(frozen=True)
-class TrainingRow:
-    """Token ids of one conversation and, for each, whether it is a reply token that the loss counts."""
-
-    tokens: tuple[int, ...]
-    reply: tuple[bool, ...]
-
-    @property
-    def n_reply(self) -> int:
-        """Number of tokens that the loss counts."""
-        return sum(self.reply)
+TooLong = Literal["truncate", "drop"]
+_LINES_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Right-padded rows: `tokens` (B, T) int32; `targets` (B, T-1), true where the next token counts."""
+class Outcome:
+    """What became of one example.
 
-    tokens: IntArray
-    targets: BoolArray
+    `no_reply` says why nothing was counted, "" if something was. `too_long`: a reply was left out because it does not
+    fit. `truncated`: prompt text was cut or exchanges were parted. `as_generated`: generation starts from the very
+    prompts that stand in the rows. `stops`: every counted reply ends with a stop token.
+    """
+
+    line: int
+    rows: tuple[TrainingRow, ...]
+    no_reply: str = ""
+    too_long: bool = False
+    truncated: bool = False
+    as_generated: bool = True
+    stops: bool = True
 
 
 @dataclass(frozen=True)
 class RowSet:
-    """The rows of one file, with the number dropped for having no reply left and the number cut at the limit."""
+    """The rows of one file and what became of each example; the counts are of examples, not of rows."""
 
     rows: tuple[TrainingRow, ...]
-    n_dropped: int
-    n_truncated: int
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def n_dropped(self) -> int:
+        """Examples without a reply token."""
+        return sum(bool(outcome.no_reply) for outcome in self.outcomes)
+
+    @property
+    def n_too_long(self) -> int:
+        """Examples of which a reply was left out because it does not fit."""
+        return sum(outcome.too_long for outcome in self.outcomes)
+
+    @property
+    def n_truncated(self) -> int:
+        """Examples whose prompt was shortened or whose exchanges were parted."""
+        return sum(outcome.truncated for outcome in self.outcomes)
+
+    def notes(self) -> list[str]:
+        """One sentence for each thing that a person should know, with the first lines it happened on."""
+        kinds = (
+            ("left out, no reply to train on", [o.line for o in self.outcomes if o.no_reply]),
+            ("with a reply left out that does not fit", [o.line for o in self.outcomes if o.too_long]),
+            ("with a shortened prompt", [o.line for o in self.outcomes if o.truncated]),
+            ("in several rows", [o.line for o in self.outcomes if len(o.rows) > 1]),
+            ("with a prompt unlike generation's", [o.line for o in self.outcomes if not o.as_generated]),
+            ("without a stop token behind the reply", [o.line for o in self.outcomes if not o.stops]),
+        )
+        return [f"{counted(len(lines), 'example')} {what} ({_lines(lines)})." for what, lines in kinds if lines]
 
 
-def encode(chat: ChatModel, example: ChatExample, *, mask_prompt: bool = True) -> TrainingRow:
-    """Tokenise a conversation once and mark the tokens of every assistant turn, its end-of-turn token included."""
-    messages = list(example.messages)
-    template = chat.tokenizer.apply_chat_template
-    tokens = [int(token) for token in template(messages, tokenize=True)]
-    if not mask_prompt:
-        return TrainingRow(tuple(tokens), (False,) + (True,) * (len(tokens) - 1))
-    reply = [False] * len(tokens)
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = [int(t) for t in template(messages[:index], tokenize=True, add_generation_prompt=True)]
-        after = [int(t) for t in template(messages[: index + 1], tokenize=True)]
-        start, end = _common(before, tokens), _common(after, tokens)
-        for position in range(start, _end_of_turn(tokens, start, end, chat.stop_token_ids)):
-            reply[position] = True
-    return TrainingRow(tuple(tokens), tuple(reply))
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    while length < min(len(left), len(right)) and left[length] == right[length]:
-        length += 1
-    return length
+def _lines(lines: Sequence[int]) -> str:
+    shown = ", ".join(str(line) for line in lines[:_LINES_SHOWN])
+    return f"line{'' if len(lines) == 1 else 's'} {shown}{', ...' if len(lines) > _LINES_SHOWN else ''}"
 
 
-def _end_of_turn(tokens: Sequence[int], start: int, end: int, stop_ids: Sequence[int]) -> int:
-    """Cut after the turn's stop token: what a template prints behind it (a newline) is never generated."""
-    for position in range(start, end):
-        if tokens[position] in stop_ids:
-            return position + 1
-    return end
+def encode(
+    chat: ChatModel, example: ChatExample, *, mask_prompt: bool = True, sandwich: Sandwich | None = None
+) -> TrainingRow:
+    """Tokenise a whole conversation as one row; every reply counts that stands in it as generation would give it.
 
-
-def encode_file(chat: ChatModel, path: Path, max_seq_length: int, *, mask_prompt: bool = True) -> RowSet:
-    """Encode a chat file, cutting rows at `max_seq_length` tokens and dropping those without a reply token left.
-
-    Raises: UserError if nothing is left.
+    Where a template rewrites earlier replies only the last one counts: `encode_file` gives each a row of its own.
+    Raises: DataError if a reply cannot be found; UserError if the template refuses the roles.
     """
-    rows: list[TrainingRow] = []
-    dropped = truncated = 0
+    form = make_form(chat, mask_prompt=mask_prompt, sandwich=sandwich)
+    try:
+        return pieces(form, example.messages, example.line)[-1].row
+    except NoReply as error:
+        raise DataError(f"line {example.line}: {error}.") from None
+
+
+def encode_file(
+    chat: ChatModel,
+    path: Path,
+    max_seq_length: int,
+    *,
+    mask_prompt: bool = True,
+    too_long: TooLong = "truncate",
+    sandwich: Sandwich | None = None,
+) -> RowSet:
+    """Encode a chat file into rows of at most `max_seq_length` tokens, in the order of the file.
+
+    Args:  too_long: `truncate` shortens the prompt of a longer row, `drop` leaves the row out; both are counted.
+    Raises: UserError if nothing is left; DataError for a malformed line, or one that the template refuses.
+    """
+    form = make_form(chat, mask_prompt=mask_prompt, sandwich=sandwich)
+    outcomes: list[Outcome] = []
     for example in read_chat_examples(path):
-        row = encode(chat, example, mask_prompt=mask_prompt)
-        if len(row.tokens) > max_seq_length:
-            row = TrainingRow(row.tokens[:max_seq_length], row.reply[:max_seq_length])
-            truncated += 1
-        if row.n_reply == 0:
-            dropped += 1
+        try:
+            outcomes.append(encode_example(form, example, max_seq_length, too_long))
+        except UserError as error:
+            raise DataError(f"{path} line {example.line}: {error}") from None
+    found = RowSet(tuple(row for outcome in outcomes for row in outcome.rows), tuple(outcomes))
+    if found.rows:
+        return found
+    if found.n_too_long:
+        kernel = "" if sandwich is None else f" (the kernel alone has {len(token_ids(chat, sandwich.kernel)):,})"
+        raise UserError(f"{path}: no row keeps a reply within {max_seq_length} tokens{kernel}; raise --max-seq-length.")
+    raise UserError(
+        f"{path}: no example has a reply to train on (line {outcomes[0].line}: {outcomes[0].no_reply}); "
+        "`lem data show` prints the tokens."
+    )
+
+
+def encode_example(form: Form, example: ChatExample, limit: int, too_long: TooLong = "truncate") -> Outcome:
+    """The rows of one example, none longer than `limit` tokens.   Raises: UserError if the template refuses it."""
+    try:
+        whole = pieces(form, example.messages, example.line)
+        if too_long == "truncate":
+            kept = [fitted for piece in whole for fitted in fit(form, piece, limit)]
         else:
-            rows.append(row)
-    if not rows:
-        raise UserError(f"{path}: no row keeps a reply within {max_seq_length} tokens; raise --max-seq-length.")
-    return RowSet(tuple(rows), dropped, truncated)
-
-
-def make_batch(rows: Sequence[TrainingRow]) -> Batch:
-    """Right-pad rows to a multiple of 32 tokens; padding is never a target."""
-    width = -(-max(len(row.tokens) for row in rows) // 32) * 32
-    tokens = np.zeros((len(rows), width), dtype=np.int32)
-    targets = np.zeros((len(rows), width - 1), dtype=np.bool_)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row.tokens)] = row.tokens
-        targets[index, : len(row.tokens) - 1] = row.reply[1:]
-    return Batch(tokens, targets)
-
-
-def batches(rows: Sequence[TrainingRow], batch_size: int, seed: int) -> Iterator[Batch]:
-    """Endless batches: every epoch cuts a fresh permutation, seeded by (seed, epoch), into parts of `batch_size`.
-
-    The last part of an epoch may be smaller; the loss weighs tokens, not rows, so that does no harm.
-    """
-    epoch = 0
-    while True:
-        order = np.random.default_rng((seed, epoch)).permutation(len(rows))
-        for start in range(0, len(order), batch_size):
-            yield make_batch([rows[index] for index in order[start : start + batch_size]])
-        epoch += 1
+            kept = [piece for piece in whole if len(piece.row.tokens) <= limit]
+    except NoReply as error:
+        return Outcome(example.line, (), no_reply=str(error))
+    return Outcome(
+        example.line,
+        tuple(piece.row for piece in kept),
+        too_long=sum(piece.n_replies for piece in kept) < sum(piece.n_replies for piece in whole),
+        truncated=any(piece not in whole for piece in kept),
+        as_generated=all(piece.as_generated for piece in whole),
+        stops=all(piece.stops for piece in whole),
+    )

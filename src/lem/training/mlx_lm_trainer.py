@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from lem.chat.load import load, resolve_model_path
-from lem.errors import LemError
-from lem.training.train import TrainingSettings, clamp_layers, refuse_occupied
+from lem.errors import LemError, UserError
+from lem.training.methods import clamp_layers
+from lem.training.prepare import refuse_occupied
+from lem.training.settings import TrainingSettings
+
+# What both loops understand; of the rest mlx-lm's loop knows nothing.
+_SHARED = (
+    "iters", "batch_size", "learning_rate", "num_layers", "rank", "scale", "dropout", "max_seq_length", "mask_prompt",
+    "save_every", "report_every", "validate_every", "seed", "bias_correction", "grad_clip",
+)  # fmt: skip
 
 
 def train_with_mlx_lm(model: str, data: Path, output: Path, settings: TrainingSettings) -> None:
@@ -18,6 +27,10 @@ def train_with_mlx_lm(model: str, data: Path, output: Path, settings: TrainingSe
     Raises: UserError if `output` is occupied; LemError if mlx-lm fails.
     """
     refuse_occupied(output)
+    default = TrainingSettings()
+    for field in fields(settings):
+        if field.name not in _SHARED and getattr(settings, field.name) != getattr(default, field.name):
+            raise UserError(f"--trainer mlx-lm cannot do {field.name} {getattr(settings, field.name)}; leave it out.")
     chat = load(model)
     layers = clamp_layers(settings.num_layers, len(chat.model.layers))
     del chat
@@ -33,7 +46,7 @@ def train_with_mlx_lm(model: str, data: Path, output: Path, settings: TrainingSe
         "--batch-size", str(settings.batch_size), "--learning-rate", str(settings.learning_rate),
         "--num-layers", str(layers), "--save-every", str(settings.save_every), "--seed", str(settings.seed),
         "--max-seq-length", str(settings.max_seq_length), "--steps-per-report", str(settings.report_every),
-        "--steps-per-eval", str(settings.eval_every), "-c", str(config),
+        "--steps-per-eval", str(settings.validate_every), "-c", str(config),
     ]  # fmt: skip
     if settings.mask_prompt:
         command.append("--mask-prompt")

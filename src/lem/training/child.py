@@ -1,0 +1,89 @@
+"""Training in a child process: a GPU watchdog that kills it leaves a parent that says what to do.
+
+The child's standard input is a pipe from the parent. When the parent dies, however it dies, the pipe closes and the
+child ends; a parent that outlives its child reads from `checkpoint.json` how far it came.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lem.errors import EXIT_INCOMPLETE, LemError
+
+MARK = "LEM_SUPERVISED"
+
+
+class ChildKilled(LemError):
+    """The training process was ended from outside; the checkpoint before is whole."""
+
+    exit_code = EXIT_INCOMPLETE
+
+
+def is_child() -> bool:
+    """Whether this process is a supervised child."""
+    return os.environ.get(MARK) == "1"
+
+
+def end_with_parent() -> None:
+    """In the child: end this process at once when the pipe to the parent closes."""
+
+    def watch() -> NoReturn:
+        while os.read(0, 4096):
+            pass
+        os._exit(EXIT_INCOMPLETE)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def supervise(arguments: Sequence[str], output: Path) -> int:
+    """Run `lem ARGUMENTS` in a child process on this terminal and return its exit status.
+
+    Ctrl-C reaches the child from the terminal; the parent waits for it to write its checkpoint.
+    Raises: ChildKilled if a signal ended the child.
+    """
+    command = [sys.executable, "-m", "lem.cli.main", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, MARK: "1"}) as child:
+        earlier = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+        try:
+            while True:
+                try:
+                    status = child.wait()
+                    break
+                except KeyboardInterrupt:
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
+    if status < 0:
+        raise ChildKilled(_sentence(signal.Signals(-status).name, output))
+    return status
+
+
+def _sentence(name: str, output: Path) -> str:
+    from lem.training.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(output)
+    kept = "no checkpoint was written yet" if checkpoint is None else (
+        f"the checkpoint of iteration {checkpoint.progress.step} is whole: run the same command with --resume"
+    )  # fmt: skip
+    return (
+        f"{output}: the training process was ended by {name} (on a Mac mostly the GPU watchdog or a lack of memory); "
+        f"{kept}, with a smaller --batch-size or --grad-checkpoint if it happens again."
+    )
+
+
+def device_error(error: RuntimeError) -> LemError | None:
+    """The sentence for an error of the device or of its memory, or None for any other error."""
+    text: Any = str(error)
+    if "[METAL]" not in text and "[malloc" not in text and "llocate" not in text:
+        return None
+    return ChildKilled(
+        f"the device gave up ({' '.join(text.split())[:160]}); checkpoints are whole: run the same command with "
+        "--resume, with a smaller --batch-size, --max-seq-length or --grad-checkpoint."
+    )
