@@ -88,6 +88,19 @@ def test_a_phase_continues_the_adapter_before_it(lem: Lem, place: Place, file: F
     ]  # fmt: skip
 
 
+def test_scoring_on_the_way_leaves_answers_and_the_same_adapters(lem: Lem, place: Place, file: File) -> None:
+    settings = {"iters": 6, "learning_rate": 1e-3, "save_every": 2, "report_every": 1}
+    assert lem("curriculum", file(settings=settings), "--output", "plain", "--phase", 0).code == 0
+    path = file(settings={**settings, "eval_every": 3})
+    assert lem("curriculum", path, "--output", "scored", "--phase", 0).code == 0
+    attempt = place.folder / "scored/phase-0-first/attempt-1"
+    assert sorted(entry.name for entry in (attempt / "probes").iterdir()) == [
+        "0000000.jsonl", "0000003.jsonl", "0000006.jsonl",
+    ]  # fmt: skip
+    shas = [log_of(place.folder / name)[2]["adapter_sha"] for name in ("plain", "scored")]
+    assert shas[0] == shas[1]
+
+
 def test_the_same_command_again_does_nothing_and_shows_the_same(lem: Lem, place: Place, file: File) -> None:
     first = lem("curriculum", file(), "--output", "run")
     before = {path: path.stat().st_mtime_ns for path in (place.folder / "run").rglob("*.safetensors")}

@@ -186,6 +186,43 @@ def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
     write_atomic(path, "kurz \u00fc")
     assert path.read_text(encoding="utf-8") == "kurz \u00fc"
     assert path.stat().st_mode & 0o777 == 0o644
+    write_atomic(path, b"\x89PNG\r\n\xff")
+    assert path.read_bytes() == b"\x89PNG\r\n\xff"
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("below", ["new.json", "deep/new.json"])
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "taken").write_text("mine")
+    target = tmp_path / "taken" / below
+    with pytest.raises(UserError) as caught:
+        write_atomic(target, "new")
+    assert str(caught.value) == (
+        f"{target}: could not write ({tmp_path / 'taken'} is not a folder); clear the way or name another place, and "
+        "run the same command again."
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_folder_in_the_way_of_the_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "new.json").mkdir()
+    with pytest.raises(UserError, match=r"new\.json: could not write \(Is a directory\); clear the way"):
+        write_atomic(tmp_path / "new.json", "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new.json"]
+
+
+@pytest.mark.parametrize("broken", ["os.mkdir", "os.open"])
+def test_a_forbidden_folder_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """The system call refuses, as it does for everybody but root in a folder of another."""
+
+    def forbidden(*args: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(args[0]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, forbidden)
+        with pytest.raises(UserError, match=r"run\.json: could not write \(Permission denied\); clear the way"):
+            write_atomic(tmp_path / "new" / "run.json", "text")
+    assert not list(tmp_path.rglob("*.json*"))
 
 
 HOLDER = """

@@ -81,9 +81,8 @@ class Pretence:
         spread = [0.3 * (index % 3 - 1) for index in range(len(plan.probes))]
         values = {probe.id: self.levels[arm] + by for probe, by in zip(plan.probes, spread, strict=True)}
         n = len(plan.probes)
-        return Measures(
-            {"v2": values, "v3": values}, {"v2": 0, "v3": 0}, n, 0, n, self.degenerate.get(arm, 0), n, 1, 40.0
-        )
+        unscored, degenerate = {"v2": 0, "v3": 0}, self.degenerate.get(arm, 0)
+        return Measures({"v2": values, "v3": values}, unscored, n, 0, n, degenerate, n, 1, 40.0)
 
 
 def decisions(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 from small_curriculum import Killed, Pretence, decisions, phase, without_times
 
+from lem.ab.benchmark import run_benchmark
+from lem.config import load_config
 from lem.errors import DataError, Incomplete, ResumeMismatch, UserError
 from lem.records import read_jsonl
+from lem.runs.plan import RunPlan
 from lem.studies.curriculum import run_curriculum
-from lem.studies.curriculum_plan import CurriculumPlan
+from lem.studies.curriculum_arms import arms_of, evaluate
+from lem.studies.curriculum_plan import CurriculumPlan, make_plan
 from lem.studies.curriculum_state import Attempt, Position, decide, replay
 
+ROOT = Path(__file__).resolve().parents[2]
 PlanOf = Callable[..., CurriculumPlan]
 BITING = {"gate": "biting-point", "phase": 2, "margin": 1, "on_fail": "back-to-diverged"}
 TARGET = {"value": 18}
@@ -253,6 +258,36 @@ def test_an_output_that_holds_something_else_is_left_alone(plan_of: PlanOf, worl
     with pytest.raises(UserError, match=r"holds no curriculum\.jsonl"):
         run_curriculum(plan_of(phase(0)), Pretence({}).stages())
     assert [entry.name for entry in (world / "run").iterdir()] == ["notes.txt"]
+
+
+def test_a_log_of_something_else_is_left_alone(plan_of: PlanOf, world: Path) -> None:
+    (world / "run").mkdir()
+    (world / "run" / "curriculum.jsonl").write_text('{"kind": "train"}\n')
+    with pytest.raises(UserError, match="is not the log of a curriculum"):
+        run_curriculum(plan_of(phase(0)), Pretence({}).stages())
+    assert (world / "run" / "curriculum.jsonl").read_text() == '{"kind": "train"}\n'
+
+
+def test_missing_answers_are_incomplete_and_go_on(plan_of: PlanOf) -> None:
+    plan = plan_of(phase(0, "sandwich"))
+
+    def some(asked: RunPlan, run: Path) -> None:
+        run_benchmark(replace(asked, probes=asked.probes[:4]), run)
+
+    with pytest.raises(Incomplete, match="2 of 6 answers of arm 'base' failed or are missing"):
+        evaluate(plan, arms_of(plan, None), some)
+    measures = evaluate(plan, arms_of(plan, None))
+    assert {name: found.n_answers for name, found in measures.items()} == {"base": 6, "base+sandwich": 6}
+
+
+@pytest.mark.parametrize("name", ["curriculum.yaml", "curriculum.nano.yaml"])
+def test_the_files_that_ship_are_ready_to_run(name: str, tmp_path: Path) -> None:
+    config = load_config(ROOT / "lem.config.json", {})
+    seeds = [Path(config.seeds_dir)]
+    plan = make_plan(config, ROOT / "training" / name, config.default_model, tmp_path / "run", seeds=seeds)
+    assert {number: data.n_examples for number, data in plan.data.items()} == {0: 160, 1: 6, 2: 24, 3: 24, 4: 24, 5: 24}
+    assert len(plan.probes) == (21 if "nano" in name else 101)
+    assert not plan.output.exists()
 
 
 def test_probes_in_training_data_are_found_before_anything_starts(plan_of: PlanOf, world: Path) -> None:

@@ -8,9 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from longhand import adapted
 
 from lem.training.head import Head, split_head
-from longhand import adapted
 from tiny import random_model
 
 QUANTIZATIONS = {

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-
-from lem.training import loss as module
-from lem.training.batches import Batch, make_batch
-from lem.training.dataset import TrainingRow
-from lem.training.head import Head, split_head
-from lem.training.loss import batch_loss, evaluate_loss, evaluate_sum, head_loss, objective, row_losses
-from lem.training.settings import TrainingSettings
-from lem.training.step import gradient
 from longhand import (
     adapted,
     as_numpy,
@@ -29,8 +21,16 @@ from longhand import (
     total_loss,
 )
 
+from lem.training import loss as module
+from lem.training.batches import Batch, make_batch
+from lem.training.dataset import TrainingRow
+from lem.training.head import Head, split_head
+from lem.training.loss import batch_loss, evaluate_loss, evaluate_sum, head_loss, objective, row_losses
+from lem.training.settings import TrainingSettings
+from lem.training.step import gradient
+
 HIDDEN, VOCABULARY = 32, 97
-CHUNKS = (1, 3, 16, 1000)
+BLOCKS = (1, 3, 16, 1000)  # tokens of the vocabulary in a block
 MODELS = (
     "gemma3_text", "gemma3-tied", "gemma3", "gemma2", "llama", "llama-tied", "llama-bias", "mistral", "qwen2", "qwen3",
     "phi", "cohere", "mixtral", "gpt2",
@@ -43,8 +43,9 @@ QUANTIZED = [
 ]  # fmt: skip
 
 
-def chunk_of(monkeypatch: pytest.MonkeyPatch, positions: int, vocabulary: int = VOCABULARY) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * vocabulary * positions)
+def blocks_of(monkeypatch: pytest.MonkeyPatch, tokens: int, positions: int) -> None:
+    """Let a block hold so many tokens of the vocabulary for so many positions."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * tokens * positions)
 
 
 def small_head(*, tied: bool, soft_cap: float | None, bits: int | None = None, scale: float = 1.0) -> Head:
@@ -88,14 +89,14 @@ def slopes(head: Head, hidden: np.ndarray, targets: np.ndarray, step: float = 1e
     return found
 
 
-@pytest.mark.parametrize("positions", CHUNKS)
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("soft_cap", [None, 3.0])
 @pytest.mark.parametrize("bits", [None, 4, 8])
 @pytest.mark.parametrize("tied", [True, False])
 def test_loss_and_gradient_of_the_head_are_the_float64_ones(
-    monkeypatch: pytest.MonkeyPatch, positions: int, soft_cap: float | None, bits: int | None, tied: bool
+    monkeypatch: pytest.MonkeyPatch, block: int, soft_cap: float | None, bits: int | None, tied: bool
 ) -> None:
-    chunk_of(monkeypatch, positions)
+    blocks_of(monkeypatch, block, 23)
     head = small_head(tied=tied, soft_cap=soft_cap, bits=bits)
     hidden, targets = example()
     loss, gradient = mx.value_and_grad(lambda h: head_loss(head, h, targets))(mx.array(hidden))
@@ -121,7 +122,9 @@ def test_one_position_is_enough() -> None:
     head = small_head(tied=False, soft_cap=None)
     hidden, targets = example(1)
     loss, gradient = mx.value_and_grad(lambda h: head_loss(head, h, targets))(mx.array(hidden))
-    assert loss.item() == pytest.approx(cross_entropy64(logits64(head, hidden.astype(np.float64)), targets)[0], rel=1e-5)
+    assert loss.item() == pytest.approx(
+        cross_entropy64(logits64(head, hidden.astype(np.float64)), targets)[0], rel=1e-5
+    )
     assert gradient.shape == (1, HIDDEN)
 
 
@@ -226,41 +229,37 @@ def test_in_float16_a_large_batch_does_not_wash_out_small_gradients() -> None:
         assert np.linalg.norm(found[name] - value) < 0.05 * np.linalg.norm(value), name
 
 
-class Recording:
-    """A linear layer that notes how many positions it was given."""
+class Recording(Head):
+    """A head that notes the shapes of the logits it is asked for."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.sizes = inner, []
+    shapes: ClassVar[list[tuple[int, ...]]] = []
 
-    @property
-    def weight(self) -> mx.array:
-        return self.inner.weight
-
-    def __call__(self, hidden: mx.array) -> mx.array:
-        self.sizes.append(hidden.shape[0])
-        return self.inner(hidden)
+    def raw_logits(self, hidden: mx.array, block: slice = slice(None)) -> mx.array:
+        logits = super().raw_logits(hidden, block)
+        self.shapes.append(logits.shape)
+        return logits
 
 
-@pytest.mark.parametrize(("positions", "most"), [(1, 1), (5, 5), (10**6, 10**6)])
-def test_only_counted_positions_reach_the_head_and_only_a_chunk_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, positions: int, most: int
+@pytest.mark.parametrize(("tokens", "most"), [(1, 1), (50, 50), (10**6, 259)])
+def test_only_counted_positions_reach_the_head_and_only_a_block_of_tokens_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, most: int
 ) -> None:
-    chunk_of(monkeypatch, positions, 259)
     model, rows = adapted("llama"), random_rows(4)
+    blocks_of(monkeypatch, tokens, n_counted(rows))
     split = split_head(model)
     assert split is not None
-    recording = Recording(split.weight)
-    mx.eval(objective(model, Head(split.body, recording, False, None), make_batch(rows)))
-    assert max(recording.sizes) <= most
-    assert set(recording.sizes) <= {n_counted(rows), *range(1, most + 1)}
-    forward = [size for size in recording.sizes]
-    assert sum(forward) in (n_counted(rows), 2 * n_counted(rows))  # a pull-back may trace the head a second time
+    Recording.shapes.clear()
+    mx.eval(objective(model, Recording(split.body, split.weight, False, None), make_batch(rows)))
+    assert {shape[0] for shape in Recording.shapes} == {n_counted(rows)}
+    assert max(shape[1] for shape in Recording.shapes) <= most
+    forward_and_back = sum(shape[1] for shape in Recording.shapes)
+    assert forward_and_back == 2 * 259  # a pull-back traces the head a second time, and evaluates none of it
 
 
-@pytest.mark.parametrize("positions", [1, 16, 10**6])
+@pytest.mark.parametrize("block", [7, 10**6])
 @pytest.mark.parametrize("family", MODELS)
-def test_loss_and_every_gradient_of_a_model(monkeypatch: pytest.MonkeyPatch, family: str, positions: int) -> None:
-    check_model(monkeypatch, adapted(family), positions)
+def test_loss_and_every_gradient_of_a_model(monkeypatch: pytest.MonkeyPatch, family: str, block: int) -> None:
+    check_model(monkeypatch, adapted(family), block)
 
 
 @pytest.mark.parametrize(("family", "quantization"), QUANTIZED)
@@ -279,9 +278,9 @@ def test_loss_and_every_gradient_of_the_other_methods(
     check_model(monkeypatch, adapted(family, TrainingSettings(method=method, rank=2, scale=2.0)), 16)
 
 
-def check_model(monkeypatch: pytest.MonkeyPatch, model: Any, positions: int) -> None:
-    chunk_of(monkeypatch, positions, 259)
+def check_model(monkeypatch: pytest.MonkeyPatch, model: Any, block: int) -> None:
     rows = random_rows(5, seed=3)
+    blocks_of(monkeypatch, block, n_counted(rows))
     head, n_tokens = split_head(model), n_counted(rows)
     assert (head is None) == (model.model_type in ("cohere", "gpt2"))
     loss, values = nn.value_and_grad(model, objective)(model, head, make_batch(rows))

@@ -1,7 +1,8 @@
-"""The trainer: it learns, repeats itself to the byte, stops on nonsense, and mlx-lm reads what it writes."""
+"""The trainer: it learns, repeats itself to the byte, takes no nonsense, and mlx-lm reads what it writes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,24 @@ import mlx_lm
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from trainings import go, rows
 
+from lem.chat.generate import GenerationSettings
 from lem.chat.load import ChatModel, load
-from lem.errors import LemError, UserError
-from lem.records import lock_directory, read_jsonl
-from lem.training import train as trainer
+from lem.data import Probe
+from lem.errors import DataError, UserError
+from lem.studies.checkpoint_scoring import probe_evaluator
 from lem.training.dataset import encode_file
 from lem.training.loss import evaluate_loss
-from lem.training.train import TrainingSettings, clamp_layers, step_seed, train
+from lem.training.methods import clamp_layers
+from lem.training.preview import preview
+from lem.training.settings import TrainingSettings
+from lem.training.step import step_seed
+from lem.training.train import Hooks, train
 
-QUICK = TrainingSettings(iters=12, batch_size=2, learning_rate=2e-3, save_every=5, report_every=4, eval_every=6, rank=4)
+QUICK = TrainingSettings(
+    iters=12, batch_size=2, learning_rate=2e-3, save_every=5, report_every=4, validate_every=6, rank=4
+)  # fmt: skip
 
 
 def logits(model: Any) -> np.ndarray:
@@ -35,16 +44,16 @@ def files(folder: Path) -> set[str]:
 def test_the_loss_goes_down_and_checkpoints_have_mlx_lms_names(chat: ChatModel, data: Path, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     output = tmp_path / "adapter"
-    report = train(chat, data, output, replace(QUICK, iters=60, save_every=25, eval_every=20), seen.append)
+    settings = replace(QUICK, iters=60, save_every=25, validate_every=20)
+    report = train(chat, data, output, settings, hooks=Hooks(on_metric=seen.append))
+    assert report.valid_before is not None
+    assert report.valid_after is not None
     assert report.valid_after < 0.7 * report.valid_before
-    assert files(output) == {
-        "adapter_config.json", "adapters.safetensors", "metrics.jsonl", "0000025_adapters.safetensors",
-        "0000050_adapters.safetensors",
-    }  # fmt: skip
-    assert read_jsonl(output / "metrics.jsonl")[0] == seen
+    assert {f"{step:07d}_adapters.safetensors" for step in (25, 50, 60)} < files(output)
+    assert rows(output) == seen
     assert [m["iteration"] for m in seen if m["kind"] == "valid"] == [0, 20, 40, 60]
     assert [m["iteration"] for m in seen if m["kind"] == "train"] == list(range(4, 61, 4))
-    assert (report.n_train, report.n_dropped, report.n_truncated) == (4, 0, 0)
+    assert (report.n_train, report.n_dropped, report.n_too_long, report.n_truncated) == (4, 0, 0, 0)
     assert report.valid_before == seen[0]["loss"]
     assert report.valid_after == seen[-1]["loss"]
 
@@ -61,8 +70,8 @@ def test_the_adapter_is_read_by_mlx_lm_and_by_us_to_the_same_logits(
     np.testing.assert_allclose(logits(ours.model), trained, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(logits(peer), trained, rtol=1e-5, atol=1e-5)
     assert np.abs(logits(load(str(base)).model) - trained).max() > 1e-2
-    rows = encode_file(ours, data / "valid.jsonl", 2048).rows
-    assert evaluate_loss(ours.model, rows, 2) == pytest.approx(report.valid_after, rel=1e-5)
+    valid = encode_file(ours, data / "valid.jsonl", 2048).rows
+    assert evaluate_loss(ours.model, valid, 2) == pytest.approx(report.valid_after, rel=1e-5)
 
 
 def test_the_adapter_says_where_it_comes_from(base: Path, chat: ChatModel, data: Path, tmp_path: Path) -> None:
@@ -72,7 +81,12 @@ def test_the_adapter_says_where_it_comes_from(base: Path, chat: ChatModel, data:
     assert (config["fine_tune_type"], config["num_layers"]) == ("lora", 3)
     assert config["lora_parameters"] == {"rank": 4, "scale": 20.0, "dropout": 0.0}
     assert config["training"]["learning_rate"] == QUICK.learning_rate
+    assert (config["seed"], config["parent_adapter_sha"]) == (QUICK.seed, None)
+    for name, sha in config["data_sha"].items():
+        assert sha == hashlib.sha256((data / name).read_bytes()).hexdigest()
     assert set(config["data_sha"]) == {"train.jsonl", "valid.jsonl"}
+    template = json.loads((base / "tokenizer_config.json").read_text())["chat_template"]
+    assert config["template_sha"] == hashlib.sha256(template.encode()).hexdigest()
 
 
 def test_only_the_adapter_is_trained_and_only_in_the_named_layers(chat: ChatModel, data: Path, tmp_path: Path) -> None:
@@ -88,71 +102,113 @@ def test_only_the_adapter_is_trained_and_only_in_the_named_layers(chat: ChatMode
             assert (np.array(w) == original).all(), name
 
 
-@pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.3, True)])
-def test_the_same_seed_gives_the_same_bytes(base: Path, data: Path, tmp_path: Path, dropout: float, same: bool) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_same_seed_gives_the_same_bytes(base: Path, data: Path, tmp_path: Path, dropout: float) -> None:
     settings = replace(QUICK, iters=6, dropout=dropout)
     stored = []
     for name, chosen in (("a", settings), ("b", settings), ("c", replace(settings, seed=43))):
         mx.random.seed(len(name) + len(stored))  # what happened before must not matter
-        train(load(str(base)), data, tmp_path / name, chosen)
+        go(base, data, tmp_path / name, chosen)
         stored.append((tmp_path / name / "adapters.safetensors").read_bytes())
-    assert (stored[0] == stored[1]) is same
-    assert stored[0] != stored[2]
+    assert stored[0] == stored[1] != stored[2]
 
 
 def test_dropout_does_something(base: Path, data: Path, tmp_path: Path) -> None:
     for name, dropout in (("without", 0.0), ("with", 0.5)):
-        train(load(str(base)), data, tmp_path / name, replace(QUICK, iters=3, dropout=dropout))
+        go(base, data, tmp_path / name, replace(QUICK, iters=3, dropout=dropout))
     without, with_ = ((tmp_path / name / "adapters.safetensors").read_bytes() for name in ("without", "with"))
     assert without != with_
 
 
-def test_the_first_step_is_adams_without_bias_correction(base: Path, data: Path, tmp_path: Path) -> None:
-    """m = 0.1 g and v = 0.001 g^2, so every weight with a gradient moves by 0.1 / sqrt(0.001) learning rates."""
-    train(load(str(base)), data, tmp_path / "a", replace(QUICK, iters=1, learning_rate=1e-4))
+@pytest.mark.parametrize(("bias_correction", "moved"), [(False, 0.1 / 0.001**0.5), (True, 1.0)])
+def test_the_first_step_is_adams(bias_correction: bool, moved: float, base: Path, data: Path, tmp_path: Path) -> None:
+    """m = 0.1 g and v = 0.001 g^2, or both divided by those: so far every weight with a gradient moves, in rates."""
+    settings = replace(QUICK, iters=1, learning_rate=1e-4, bias_correction=bias_correction)
+    go(base, data, tmp_path / "a", settings)
     stored = mx.load(str(tmp_path / "a" / "adapters.safetensors"))
-    moved = np.concatenate([np.abs(np.array(w)).ravel() for name, w in stored.items() if name.endswith("lora_b")])
-    assert np.median(moved) == pytest.approx(1e-4 * 0.1 / 0.001**0.5, rel=0.02)
+    steps = np.concatenate([np.abs(np.array(w)).ravel() for name, w in stored.items() if name.endswith("lora_b")])
+    assert np.median(steps) == pytest.approx(1e-4 * moved, rel=0.02)
 
 
-@pytest.mark.parametrize("learning_rate", [1e30, 1e38])
-def test_a_loss_that_is_no_number_stops_with_a_sentence(
-    chat: ChatModel, data: Path, tmp_path: Path, learning_rate: float
+def test_what_is_reported_is_the_mean_over_the_tokens_since(base: Path, data: Path, tmp_path: Path) -> None:
+    """Reports of every step, weighted by their tokens, add up to the reports of every fourth."""
+    go(base, data, tmp_path / "each", replace(QUICK, report_every=1))
+    go(base, data, tmp_path / "fourth", QUICK)
+    each = rows(tmp_path / "each", "train")
+    for number, row in enumerate(rows(tmp_path / "fourth", "train")):
+        four = each[4 * number : 4 * number + 4]
+        n_tokens = sum(step["n_tokens"] for step in four)
+        assert row["n_tokens"] == n_tokens
+        assert row["trained_tokens"] == four[-1]["trained_tokens"]
+        assert row["loss"] == pytest.approx(sum(s["loss"] * s["n_tokens"] for s in four) / n_tokens, rel=1e-12)
+        assert (row["grad_norm"], row["learning_rate"]) == (four[-1]["grad_norm"], four[-1]["learning_rate"])
+    counted = encode_file(load(str(base)), data / "train.jsonl", 2048).rows
+    assert each[1]["trained_tokens"] == sum(row.n_reply for row in counted), "two steps of two are one epoch"
+
+
+def drawing(step: int) -> dict[str, Any]:
+    """A scorer that leaves the random state of its own behind."""
+    mx.random.seed(step)
+    return {"n": 2, "v2": float(mx.random.uniform().item()), "v3": float("nan")}
+
+
+@pytest.mark.parametrize("scorer", ["drawing", "probes"])
+def test_scoring_on_the_way_changes_no_bit(scorer: str, base: Path, data: Path, tmp_path: Path) -> None:
+    settings = replace(QUICK, iters=5, dropout=0.3, eval_every=2)
+    go(base, data, tmp_path / "without", replace(settings, eval_every=0))
+    chat, seen = load(str(base)), list[bool]()
+    probes = [Probe("A1", "a", "What is ice?"), Probe("B2", "b", "Who are you?")]
+    answer = GenerationSettings(max_tokens=8, temperature=0.8)
+    score = drawing if scorer == "drawing" else probe_evaluator(chat, probes, answer, 1, tmp_path / "with")
+
+    def evaluate(step: int) -> dict[str, Any]:
+        seen.append(chat.model.training)
+        return score(step)
+
+    train(chat, data, tmp_path / "with", settings, resume=True, hooks=Hooks(on_evaluate=evaluate))
+    found = rows(tmp_path / "with", "probe")
+    assert [row["iteration"] for row in found] == [0, 2, 4, 5]
+    assert not any(seen), "asked in evaluation mode"
+    if scorer == "drawing":
+        assert [list(row) for row in found] == [["kind", "iteration", "n", "v2", "v3"]] * 4
+        assert found[0]["v3"] is None
+    with_, without = ((tmp_path / name / "adapters.safetensors").read_bytes() for name in ("with", "without"))
+    assert with_ == without
+
+
+def test_where_it_starts_is_told_once(base: Path, data: Path, tmp_path: Path) -> None:
+    told: list[Any] = []
+    hooks = Hooks(on_start=lambda *a: told.append(a), on_resume=lambda step: told.append(step))
+    go(base, data, tmp_path / "a", replace(QUICK, iters=1, epochs=3), hooks=hooks)
+    go(base, data, tmp_path / "a", replace(QUICK, iters=6), hooks=hooks, resume=True)
+    assert told == [(0, 6), 6, (6, 6)], "three epochs of two steps"
+
+
+def test_a_preview_says_what_would_happen_and_writes_nothing(
+    base: Path, chat: ChatModel, data: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "adapter"
-    settings = replace(QUICK, learning_rate=learning_rate, grad_clip=1e9, save_every=1)
-    with pytest.raises(LemError, match=r"not finite at iteration \d+; lower --learning-rate"):
-        train(chat, data, output, settings)
-    assert "0000001_adapters.safetensors" in files(output)
-    assert "adapters.safetensors" not in files(output)
-    for metric in read_jsonl(output / "metrics.jsonl")[0]:
-        assert np.isfinite(metric["loss"])
+    before = sorted(data.iterdir())
+    found = preview(chat, data, replace(QUICK, epochs=3), None)
+    report = go(base, data, tmp_path / "a", replace(QUICK, epochs=3))
+    assert (found["iterations"], found["trainable"]) == (report.iterations, report.n_trainable)
+    assert found["trained_tokens"] * 3 == report.trained_tokens
+    assert (found["rows"], found["valid_rows"], found["steps_per_epoch"]) == (4, 4, 2)
+    assert found["memory_gb"] > 0
+    assert sorted(data.iterdir()) == before
 
 
-@pytest.mark.parametrize("eval_every", [1, 50])
-def test_a_validation_loss_that_is_no_number_stops_too(
-    chat: ChatModel, data: Path, tmp_path: Path, eval_every: int
+def test_a_probe_in_the_data_is_refused_before_anything_is_written(
+    base: Path, data: Path, tmp_path: Path, line: Any
 ) -> None:
-    settings = replace(QUICK, iters=1 if eval_every == 50 else 3, learning_rate=1e38, eval_every=eval_every)
-    with pytest.raises(LemError, match=r"not finite.*lower --learning-rate"):
-        train(chat, data, tmp_path / "adapter", settings)
-
-
-def test_a_loss_that_breaks_later_keeps_the_checkpoints_before_it(
-    chat: ChatModel, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = trainer.number, []
-
-    def break_at_the_eighth_step(scalar: mx.array) -> float:
-        calls.append(1)
-        return float("nan") if len(calls) == 3 * 7 + 1 else real(scalar)
-
-    monkeypatch.setattr(trainer, "number", break_at_the_eighth_step)
-    output = tmp_path / "adapter"
-    with pytest.raises(LemError, match=r"not finite at iteration 8;.*Earlier checkpoints are kept"):
-        train(chat, data, output, QUICK)
-    assert "0000005_adapters.safetensors" in files(output)
-    assert {"adapters.safetensors", "0000010_adapters.safetensors"}.isdisjoint(files(output))
+    probe = "Tell me now, in nine short words, why rain falls"
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    (seeds / "P.json").write_text(json.dumps([{"id": "P1", "domain": "sky", "prompt": probe}]))
+    with (data / "valid.jsonl").open("a") as file:
+        file.write(line(probe + "?", "Because."))
+    with pytest.raises(DataError, match=r"valid\.jsonl line 5 shares .* P1 of P\.json"):
+        go(base, data, tmp_path / "a", seeds=[seeds])
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("occupant", ["adapters.safetensors", "notes.txt", "deep/er.txt"])
@@ -175,12 +231,6 @@ def test_a_file_in_the_place_of_the_directory_is_refused(chat: ChatModel, data: 
     assert (tmp_path / "adapter").read_text() == "mine"
 
 
-def test_a_directory_in_use_is_refused(chat: ChatModel, data: Path, tmp_path: Path) -> None:
-    with lock_directory(tmp_path / "adapter"), pytest.raises(UserError, match="in use by another process"):
-        train(chat, data, tmp_path / "adapter", QUICK)
-    assert files(tmp_path / "adapter") == set()
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [("train.jsonl", None, "no such training file"), ("valid.jsonl", "{", "line 1: not valid JSON")],
@@ -197,11 +247,11 @@ def test_unusable_data_leave_no_directory(
 
 
 def test_without_validation_data_the_same_adapter_is_trained(base: Path, data: Path, tmp_path: Path) -> None:
-    train(load(str(base)), data, tmp_path / "with", QUICK)
+    go(base, data, tmp_path / "with", QUICK)
     (data / "valid.jsonl").unlink()
-    report = train(load(str(base)), data, tmp_path / "without", QUICK)
+    report = go(base, data, tmp_path / "without", QUICK)
     assert (report.valid_before, report.valid_after) == (None, None)
-    kinds = {metric["kind"] for metric in read_jsonl(tmp_path / "without" / "metrics.jsonl")[0]}
+    kinds = {metric["kind"] for metric in rows(tmp_path / "without")}
     assert kinds == {"train"}
     with_, without = ((tmp_path / name / "adapters.safetensors").read_bytes() for name in ("with", "without"))
     assert with_ == without

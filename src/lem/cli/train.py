@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lem.config import Config
     from lem.training.dataset import Sandwich
     from lem.training.settings import TrainingSettings
+    from lem.training.train import TrainingReport
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,13 @@ def train(
         _print_preview(config, base, folder, settings, sandwich, as_json)
         return
     if trainer == "mlx-lm":
+        _refuse_ours(resume=resume, from_adapter=from_adapter, kernel=kernel, track=track, json=as_json, child=child)
         _train_with_mlx_lm(base, folder, output, settings)
         return
+    if not settings.eval_every:
+        _refuse_without_scoring(eval_prompts=eval_prompts, eval_limit=eval_limit)
     from lem.training.child import end_with_parent, is_child, supervise
+    from lem.training.ranks import here
 
     if is_child():
         end_with_parent()
@@ -81,7 +87,28 @@ def train(
         from_adapter=existing_path(from_adapter) if from_adapter else None,
         scoring=Scoring(eval_prompts, eval_limit, eval_max_tokens),
     )  # fmt: skip
-    print_json(asdict(report)) if as_json else click.echo(describe(report))
+    if not here().first:
+        return
+    if as_json:
+        print_json(asdict(report))
+        return
+    if report.was_finished:
+        click.echo("this training was finished already, nothing was done")
+    click.echo(describe(report))
+
+
+def _refuse_ours(**given: object) -> None:
+    """Refuse options that mlx-lm's loop has no use for."""
+    for name, value in given.items():
+        if value not in (None, False):
+            raise UserError(f"--trainer mlx-lm has no --{name.replace('_', '-')}; leave it out.")
+
+
+def _refuse_without_scoring(**given: object) -> None:
+    """Refuse options of the scoring on the way where there is none."""
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for --eval-every; give that too.")
 
 
 def _on_metal() -> bool:
@@ -129,27 +156,40 @@ def train_with_progress(
     config: Config, base: str, data: Path, output: Path, settings: TrainingSettings, *,
     sandwich: Sandwich | None = None, resume: bool = False, from_adapter: Path | None = None, track: str | None = None,
     scoring: Scoring | None = None,
-) -> Any:  # fmt: skip
-    """Load the model and train with the live view; draw the curve at the end, whatever the end is."""
+) -> TrainingReport:  # fmt: skip
+    """Load the model and train with the live view, then draw the curve, also of a training that was interrupted."""
     from lem.chat.load import load
     from lem.cli.live import training_view
     from lem.cli.tracking import open_tracker
     from lem.training.child import device_error
     from lem.training.prepare import refuse_occupied
+    from lem.training.ranks import here
     from lem.training.settings import as_json
     from lem.training.train import Hooks, train
 
-    refuse_occupied(output, resume)
+    first = here().first
+    if first:
+        refuse_occupied(output, resume)
     chat = load(base)
-    evaluate = _evaluator(config, chat, settings, scoring, output) if settings.eval_every and scoring else None
+    evaluate = None
+    if settings.eval_every and scoring is not None and first:
+        evaluate = _evaluator(config, chat, settings, scoring, output)
     facts = {"model": base, "data": str(data), **as_json(settings)}
-    with open_tracker(track, facts) as send, training_view(settings.iters, "training") as show:
+    with (
+        open_tracker(track if first else None, facts, name=output.name, resume=resume) as send,
+        training_view(settings.iters, "training") as show,
+        _curve(output) as draw_later,
+    ):
 
         def on_metric(row: dict[str, Any]) -> None:
+            draw_later()
             show(row)
             send(row)
 
-        hooks = Hooks(on_metric=on_metric, on_evaluate=evaluate)
+        def on_start(done: int, iters: int) -> None:
+            show({"kind": "start", "iteration": done, "iterations": iters})
+
+        hooks = Hooks(on_metric=on_metric, on_evaluate=evaluate, on_start=on_start)
         try:
             return train(
                 chat, data, output, settings, resume=resume, from_adapter=from_adapter, sandwich=sandwich,
@@ -160,7 +200,19 @@ def train_with_progress(
             if sentence is None:
                 raise
             raise sentence from error
-        finally:
+
+
+@contextmanager
+def _curve(output: Path) -> Iterator[Callable[[], None]]:
+    """Draw loss.png at the end, if the yielded function was called: a folder that was refused stays untouched."""
+    called: list[bool] = []
+    try:
+        yield lambda: called.append(True)
+    except KeyboardInterrupt:  # the second one, which acts at once
+        called.clear()
+        raise
+    finally:
+        if called:
             _draw(output)
 
 
@@ -168,11 +220,10 @@ def _draw(output: Path) -> None:
     """Draw loss.png from whatever metrics there are; a training is not lost over its picture."""
     from lem.reports.curves import draw_training
 
-    if (output / "metrics.jsonl").is_file():
-        try:
-            draw_training(output)
-        except (UserError, OSError) as error:
-            click.echo(f"Warning: no loss curve: {error}", err=True)
+    try:
+        draw_training(output)
+    except (UserError, OSError) as error:
+        click.echo(f"Warning: no loss curve: {error}", err=True)
 
 
 def _evaluator(
@@ -188,7 +239,7 @@ def _evaluator(
     return probe_evaluator(chat, probes, generation, settings.seed, output)
 
 
-def describe(report: Any) -> str:
+def describe(report: TrainingReport) -> str:
     """A few sentences about a finished training: what was left out, the losses, and what went wrong on the way."""
     left = [
         f"{count} {what}"
@@ -205,8 +256,10 @@ def describe(report: Any) -> str:
         + (f"; {', '.join(left)})" if left else ")")
     ]
     if report.valid_before is not None:
-        best = "best validation loss" if report.stopped_early else "validation loss"
-        lines.append(f"{best} {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token")
+        best = "" if report.best_iteration is None else f", the best, at iteration {report.best_iteration}"
+        lines.append(
+            f"validation loss {report.valid_before:.4f} -> {report.valid_after:.4f} nats per reply token{best}"
+        )
     speed = "" if report.tokens_per_s is None else f", {report.tokens_per_s:.0f} reply tokens/s"
     early = ", stopped early" if report.stopped_early else ""
     lines.append(f"{report.iterations} iterations{early}, {report.trained_tokens:,} reply tokens{speed}")

@@ -109,26 +109,41 @@ class JsonlStore:
 
 
 def _disk_error(path: Path, error: OSError) -> UserError:
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
-    return UserError(f"{path}: could not write ({reason}); make room and run the same command again, it resumes.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(
+            f"{path}: could not write (the disk is full); make room and run the same command again, it resumes."
+        )
+    # lexists and isdir, because they answer for a place below a file or a forbidden folder as well
+    taken = next((place for place in path.parents if os.path.lexists(place) and not os.path.isdir(place)), None)
+    reason = f"{taken} is not a folder" if taken is not None else error.strerror or error
+    return UserError(
+        f"{path}: could not write ({reason}); clear the way or name another place, and run the same command again."
+    )
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a whole file in one step: write a temporary neighbour, fsync, move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a whole file in one step: write a temporary neighbour, fsync, move it into place.
+
+    Args:  content: text is written as UTF-8 (lone surrogates kept), bytes as they are.
+    Raises: UserError if it cannot be written (disk full, a file in the way of a folder, a folder that is forbidden);
+    what was there stays.
+    """
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise _disk_error(path, error) from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _disk_error(path, error) from None
         raise
 
 

@@ -8,6 +8,7 @@ and *scored* otherwise; only then has it a value.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -61,6 +62,21 @@ def arm_names(info: RunInfo, records: Sequence[Record]) -> list[str]:
 def domains_of(info: RunInfo) -> dict[str, str]:
     """Domain per probe id, from `run.json`; empty when the run does not list its probes."""
     return {probe["id"]: probe["domain"] for probe in info.probes}
+
+
+def sources_of(info: RunInfo) -> dict[str, str]:
+    """Source per probe id, from `run.json`: the probe that it rephrases, else its own id."""
+    return {probe["id"]: probe.get("source") or probe["id"] for probe in info.probes}
+
+
+def variants_each(info: RunInfo) -> str:
+    """How many probes a source has, "3" or "1 to 3"; empty when every probe has a source of its own."""
+    counts = Counter(sources_of(info).values()).values()
+    most = max(counts, default=1)
+    if most == 1:
+        return ""
+    fewest = min(counts)
+    return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def join_cells(info: RunInfo, records: Sequence[Record], scores: Sequence[Score]) -> list[Cell]:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lem.errors import UserError
+from lem.records import write_atomic
 from lem.reports.training_log import (
     Row,
     TrainingLog,
@@ -54,24 +52,8 @@ def draw_training(adapter_dir: Path, output: Path | None = None) -> Path:
     target = output if output is not None else adapter_dir / CURVE_NAME
     picture = io.BytesIO()
     training_figure(read_training(adapter_dir)).savefig(picture, format="png")
-    try:
-        _replace(target, picture.getvalue())
-    except OSError as error:
-        raise UserError(f"{target}: could not write the curve ({error.strerror}); give another file name.") from None
+    write_atomic(target, picture.getvalue())
     return target
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def training_figure(log: TrainingLog, *, compact: bool = False) -> Figure:

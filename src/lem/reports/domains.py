@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lem.records import Record, RunInfo, Score
-from lem.reports.cells import Cell, arm_names, domains_of, join_cells
-from lem.reports.leaderboard import probe_values
+from lem.reports.cells import Cell, arm_names, domains_of, join_cells, sources_of, variants_each
+from lem.reports.leaderboard import source_values
 from lem.stats import Estimate, headline
 
 
 @dataclass(frozen=True)
 class DomainMean:
-    """Mean of one arm over the probes of one domain, with the BCa interval over those probes (NaN for n < 2)."""
+    """Mean of one arm over the probes of one domain, with the BCa interval over those probes (NaN for n < 2).
+
+    Where probes are variants, both are over source probes; `variants` is that of the leaderboard's row.
+    """
 
     domain: str
     arm: str
@@ -21,6 +24,7 @@ class DomainMean:
     mean: Estimate
     model: str = ""
     scorer: str = ""
+    variants: str = ""
 
 
 def domain_means(info: RunInfo, records: Sequence[Record], scores: Sequence[Score]) -> list[DomainMean]:
@@ -28,7 +32,7 @@ def domain_means(info: RunInfo, records: Sequence[Record], scores: Sequence[Scor
 
     Empty when the run does not say which domain its probes belong to. Raises: what `join_cells` raises.
     """
-    domains = domains_of(info)
+    domains, sources = domains_of(info), sources_of(info)
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in join_cells(info, records, scores):
         if cell.key.probe_id in domains:
@@ -37,10 +41,8 @@ def domain_means(info: RunInfo, records: Sequence[Record], scores: Sequence[Scor
     means = []
     for domain in dict.fromkeys(domains.values()):
         for arm in arm_names(info, records):
-            members = cells.get((domain, arm), [])
-            values = list(probe_values(members).values())
-            n_probes = len({cell.key.probe_id for cell in members})
-            mean = headline(values, n_unscored=n_probes - len(values))
+            values, n_lost = source_values(cells.get((domain, arm), []), sources)
+            mean = headline(list(values.values()), n_unscored=n_lost)
             model = str(info.arms.get(arm, {}).get("model", ""))
-            means.append(DomainMean(domain, arm, len(values), mean, model, scorer))
+            means.append(DomainMean(domain, arm, mean.n, mean, model, scorer, variants_each(info)))
     return means

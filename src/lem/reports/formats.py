@@ -18,17 +18,22 @@ def toy_notice(models: Iterable[str]) -> str | None:
     return TOY_NOTICE if any("lem-nano" in slug(model) for model in models) else None
 
 
-def legend(threshold: float) -> str:
+def counted(variants: str) -> str:
+    """What n counts: probes, or source probes with so many variants ("3" or "1 to 3") each."""
+    return f"n counts source probes; {variants} variants each" if variants else "n counts probes"
+
+
+def legend(threshold: float, variants: str = "") -> str:
     """What the columns of the leaderboard mean, in one line."""
     return (
-        f"{INTERVALS}; n counts probes (repeats averaged), uns/fail/miss count answers; "
+        f"{INTERVALS}; {counted(variants)} (repeats averaged), uns/fail/miss count answers; "
         f"up/down/same: change of more than {threshold:g} or not."
     )
 
 
-def domain_legend() -> str:
+def domain_legend(variants: str = "") -> str:
     """What the per-domain table means, in one line."""
-    return "95% BCa intervals over the n probes of a domain, not corrected for multiple looks; n counts probes."
+    return f"95% BCa intervals over the n probes of a domain, not corrected for multiple looks; {counted(variants)}."
 
 
 def number(value: float | None, digits: int = 2, *, signed: bool = False) -> str:

@@ -1,8 +1,8 @@
 """The leaderboard: one row per arm, with its mean score, its paired delta, and every count kept apart.
 
-Repeats are averaged per probe first, so `n` counts probes; unscored, failed and missing count cells (answers that
-were planned), because one probe can have a good repeat and a failed one. The domains of the probes are the
-clusters of both intervals.
+Repeats are averaged per probe first, and rephrased probes per source, so `n` counts (source) probes; unscored, failed
+and missing count cells (answers that were planned), because one probe can have a good repeat and a failed one. The
+domains of the probes are the clusters of both intervals.
 """
 
 from __future__ import annotations
@@ -13,8 +13,17 @@ from dataclasses import dataclass
 
 from lem.errors import UserError
 from lem.records import Record, RunInfo, Score
-from lem.reports.cells import Cell, Outcome, arm_names, domains_of, join_cells
-from lem.stats import Estimate, PairedComparison, headline, paired_difference, per_probe, rate
+from lem.reports.cells import Cell, Outcome, arm_names, domains_of, join_cells, sources_of, variants_each
+from lem.stats import (
+    Estimate,
+    PairedComparison,
+    headline,
+    paired_difference,
+    per_probe,
+    per_source,
+    rate,
+    source_domains,
+)
 
 DEFAULT_BASELINE = "base"
 OTHER_WEIGHTS = "other weights"
@@ -24,7 +33,8 @@ OTHER_WEIGHTS = "other weights"
 class LeaderboardRow:
     """One arm under one scorer.
 
-    `n` probes have a value; `n_unscored`, `n_failed` and `n_missing` count cells. `delta` is this arm minus
+    `n` probes have a value, source probes where probes are variants (`variants` says how many a source has, "3" or
+    "1 to 3", and is empty otherwise); `n_unscored`, `n_failed` and `n_missing` count cells. `delta` is this arm minus
     `baseline` over the probes both have; both are None on the baseline's own row or when there is none.
     `truncated` is the share of answers cut off by the token limit, among answers whose ending is known.
     `mean_words` counts whitespace words over answers (NaN without any). `note` is "other weights" when the arm's
@@ -47,6 +57,7 @@ class LeaderboardRow:
     scorer: str = ""
     version: str = ""
     threshold: float = 0.5
+    variants: str = ""
 
 
 def leaderboard(
@@ -65,7 +76,7 @@ def leaderboard(
     """
     names = arm_names(info, records)
     against = choose_baseline(names, baseline)
-    domains = domains_of(info)
+    domains, sources = domains_of(info), sources_of(info)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
     for cell in join_cells(info, records, scores):
         by_arm.setdefault(cell.key.arm, []).append(cell)
@@ -74,25 +85,29 @@ def leaderboard(
     for name, cells in by_arm.items():
         paired = None
         if against is not None and name != against:
-            paired = paired_difference(values[name], values[against], domains or None, threshold=threshold)
+            paired = paired_difference(
+                values[name], values[against], domains or None, sources=sources, threshold=threshold
+            )
+        mean = _mean(cells, domains, sources)
         rows.append(
             LeaderboardRow(
                 model=str(info.arms.get(name, {}).get("model", "")),
                 arm=name,
-                n=len(values[name]),
+                n=mean.n,
                 n_unscored=_count(cells, Outcome.UNSCORED),
                 n_failed=_count(cells, Outcome.FAILED),
-                mean=_mean(values[name], domains, len({cell.key.probe_id for cell in cells})),
+                mean=mean,
                 baseline=against if paired is not None else None,
                 delta=paired,
                 truncated=_truncated(cells),
-                mean_words=_mean_words(cells),
+                mean_words=_mean_words(cells, sources),
                 n_repeats=len({cell.key.repeat for cell in cells}),
                 n_missing=_count(cells, Outcome.MISSING),
                 note=OTHER_WEIGHTS if against is not None and _other_weights(info, name, against) else "",
                 scorer=scores[0].scorer if scores else "",
                 version=scores[0].version if scores else "",
                 threshold=threshold,
+                variants=variants_each(info),
             )
         )
     return sorted(rows, key=lambda row: -math.inf if math.isnan(row.mean.value) else row.mean.value, reverse=True)
@@ -113,10 +128,19 @@ def probe_values(cells: Sequence[Cell]) -> dict[str, float]:
     return per_probe((cell.key.probe_id, cell.value) for cell in cells)
 
 
-def _mean(values: Mapping[str, float], domains: Mapping[str, str], n_probes: int) -> Estimate:
-    probes = sorted(values)  # so that the bootstrap does not depend on the order of the records
-    clusters = [domains.get(probe, "") for probe in probes] if domains else None
-    return headline([values[probe] for probe in probes], clusters, n_unscored=n_probes - len(values))
+def source_values(cells: Sequence[Cell], sources: Mapping[str, str]) -> tuple[dict[str, float], int]:
+    """Value per source probe of one arm (see `probe_values`), and how many sources have none."""
+    values = per_source(probe_values(cells), sources)
+    asked = {sources.get(cell.key.probe_id, cell.key.probe_id) for cell in cells}
+    return values, len(asked) - len(values)
+
+
+def _mean(cells: Sequence[Cell], domains: Mapping[str, str], sources: Mapping[str, str]) -> Estimate:
+    values, n_lost = source_values(cells, sources)
+    order = sorted(values)  # so that the bootstrap does not depend on the order of the records
+    domain_of = source_domains(domains, sources)
+    clusters = [domain_of.get(source, "") for source in order] if domains else None
+    return headline([values[source] for source in order], clusters, n_unscored=n_lost)
 
 
 def _count(cells: Sequence[Cell], outcome: Outcome) -> int:
@@ -133,9 +157,10 @@ def _truncated(cells: Sequence[Cell]) -> Estimate:
     return rate(known.count("length"), len(known), n_unscored=len(endings) - len(known))
 
 
-def _mean_words(cells: Sequence[Cell]) -> float:
+def _mean_words(cells: Sequence[Cell], sources: Mapping[str, str]) -> float:
     words = per_probe((record.probe_id, len((record.response or "").split())) for record in _answered(cells))
-    return sum(words.values()) / len(words) if words else math.nan
+    means = per_source(words, sources)
+    return sum(means.values()) / len(means) if means else math.nan
 
 
 def _other_weights(info: RunInfo, arm: str, baseline: str) -> bool:

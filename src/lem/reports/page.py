@@ -24,7 +24,7 @@ from lem.errors import UserError
 from lem.paths import display_path
 from lem.records import Record, RunInfo, Score, read_run, write_atomic
 from lem.reports import formats
-from lem.reports.cells import Outcome, arm_names, domains_of, join_cells, read_scores
+from lem.reports.cells import Outcome, arm_names, domains_of, join_cells, read_scores, variants_each
 from lem.reports.domains import DomainMean, domain_means
 from lem.reports.leaderboard import LeaderboardRow, choose_baseline, leaderboard
 from lem.reports.training_section import trainings
@@ -82,7 +82,8 @@ def render_page(
         counts=_counts(info, records),
         intervals=formats.INTERVALS,
         threshold=f"{threshold:g}",
-        domain_legend=formats.domain_legend(),
+        counted=formats.counted(variants_each(info)),
+        domain_legend=formats.domain_legend(variants_each(info)),
         command=[shlex.quote(part) for part in info.command],
         script=Markup(script),
         script_sha=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -50,7 +50,7 @@ def leaderboard_rich(rows: Sequence[LeaderboardRow]) -> RenderableType:
 
 
 def _below(rows: Sequence[LeaderboardRow]) -> str:
-    return legend(_threshold(rows)) + " cut: share stopped by the token limit."
+    return _legend(rows) + " cut: share stopped by the token limit."
 
 
 def _leaderboard_table(rows: Sequence[LeaderboardRow]) -> Table:
@@ -93,7 +93,7 @@ def domains_rich(means: Sequence[DomainMean]) -> RenderableType:
         cells = (shown, mean.arm, str(mean.n), number(mean.mean.value), interval(mean.mean))
         table.add_row(*(Text(cell) for cell in cells))  # Text, because rich reads brackets in plain strings as markup
         previous = mean.domain
-    return _framed(means, table, domain_legend())
+    return _framed(means, table, domain_legend(_variants(means)))
 
 
 def leaderboard_markdown(rows: Sequence[LeaderboardRow]) -> str:
@@ -115,34 +115,34 @@ def leaderboard_markdown(rows: Sequence[LeaderboardRow]) -> str:
             change.unchanged if change else ABSENT,
             percent(row.truncated.value), number(row.mean_words, 0),
         ])  # fmt: skip
-    return _markdown(head, body, n_text=2, rows=rows, below=legend(_threshold(rows)))
+    return _markdown(head, body, n_text=2, rows=rows, below=_legend(rows))
 
 
 def domains_markdown(means: Sequence[DomainMean]) -> str:
     """The per-domain table as markdown, one line per domain and arm."""
     head = ["domain", "arm", "n", f"{_scorer(means)} mean", "[low, high]"]
     body = [[mean.domain, mean.arm, mean.n, number(mean.mean.value), interval(mean.mean)] for mean in means]
-    return _markdown(head, body, n_text=2, rows=means, below=domain_legend())
+    return _markdown(head, body, n_text=2, rows=means, below=domain_legend(_variants(means)))
 
 
 def leaderboard_csv(rows: Sequence[LeaderboardRow]) -> str:
     """The leaderboard as CSV at full precision; an empty field is a value that does not exist."""
-    return _csv([_flat(row) for row in rows], legend(_threshold(rows)))
+    return _csv([_flat(row) for row in rows], _legend(rows))
 
 
 def domains_csv(means: Sequence[DomainMean]) -> str:
     """The per-domain table as CSV at full precision."""
-    return _csv([_flat(mean) for mean in means], domain_legend())
+    return _csv([_flat(mean) for mean in means], domain_legend(_variants(means)))
 
 
 def leaderboard_json(rows: Sequence[LeaderboardRow]) -> str:
     """The leaderboard as one JSON object; estimates are objects, NaN is null."""
-    return _json(rows, "leaderboard", legend(_threshold(rows)))
+    return _json(rows, "leaderboard", _legend(rows))
 
 
 def domains_json(means: Sequence[DomainMean]) -> str:
     """The per-domain table as one JSON object; estimates are objects, NaN is null."""
-    return _json(means, "domains", domain_legend())
+    return _json(means, "domains", domain_legend(_variants(means)))
 
 
 def plain(value: Any) -> Any:
@@ -210,6 +210,14 @@ def _baseline(rows: Sequence[LeaderboardRow]) -> str | None:
 
 def _threshold(rows: Sequence[LeaderboardRow]) -> float:
     return rows[0].threshold if rows else 0.5
+
+
+def _legend(rows: Sequence[LeaderboardRow]) -> str:
+    return legend(_threshold(rows), _variants(rows))
+
+
+def _variants(rows: Sequence[LeaderboardRow] | Sequence[DomainMean]) -> str:
+    return rows[0].variants if rows else ""
 
 
 def _scorer(rows: Sequence[LeaderboardRow] | Sequence[DomainMean]) -> str:

@@ -89,9 +89,11 @@ def _open_log(plan: CurriculumPlan) -> Iterator[JsonlStore]:
             raise UserError(f"{plan.output} is not empty and holds no {LOG}; choose another --output.")
     with lock_directory(plan.output), JsonlStore(path) as log:
         if log.rows:
+            if log.rows[0].get("kind") != "start":
+                raise UserError(f"{path} is not the log of a curriculum; choose another --output, nothing was touched.")
             refuse_other_plan(plan, log.rows[0]["identity"])
         else:
-            start = {"model": plan.model, "file": display_path(plan.file), "command": list(plan.command)}
+            start = {"model": plan.model_name, "file": display_path(plan.file), "command": list(plan.command)}
             _append(
                 log, {"kind": "start", **start, "identity": dict(plan.identity), "versions": versions(), "ts": now()}
             )

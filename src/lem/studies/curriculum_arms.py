@@ -165,7 +165,7 @@ def _label(attempt: Attempt | None) -> str:
 
 
 def find_divergence(plan: CurriculumPlan, attempt: Attempt, chain: Sequence[Attempt], board: Board) -> int | None:
-    """The phase whose freeflow scores first fell by more than the failed biting-point gate's margin, if one did."""
+    """The phase whose freeflow scores first fell by more than the margin of this phase's biting-point gate, if any."""
     gate = next(gate for gate in plan.phase(attempt.phase).gates if isinstance(gate, BitingPoint))
     path: list[tuple[int, Mapping[str, float]]] = [(-1, board[BASE].values[gate.scorer])]
     path += [(done.phase, board[arm_name(done, "freeflow")].values[gate.scorer]) for done in (*chain, attempt)]

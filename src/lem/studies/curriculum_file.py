@@ -162,6 +162,12 @@ class Curriculum(_Part):
             if isinstance(gate, CreativeLock) and isinstance(gate.against, int) and gate.against not in before:
                 raise ValueError(f"phase {phase.number}, gate creative-lock: there is no earlier phase {gate.against}")
         scored = [*phase.gates, *([phase.target] if phase.target else [])]
+        goes_back = "back-to-diverged" in (phase.on_fail, *(part.on_fail for part in scored))
+        if goes_back and not any(isinstance(gate, BitingPoint) for gate in phase.gates):
+            raise ValueError(
+                f"phase {phase.number}: on_fail back-to-diverged needs a gate biting-point, whose margin says "
+                "what a fall is"
+            )
         for name in (part.scorer for part in scored):
             if name not in SCORERS:
                 raise ValueError(f"phase {phase.number}: unknown scorer '{name}'; known are {', '.join(SCORERS)}")

@@ -21,7 +21,7 @@ from lem.data import Kernel, Probe, read_chat_examples, read_kernel, read_probes
 from lem.data.contamination import refuse_probes
 from lem.errors import ResumeMismatch, UserError
 from lem.paths import display_path
-from lem.studies.curriculum_file import CreativeLock, Curriculum, Phase, read_curriculum, resolve_settings
+from lem.studies.curriculum_file import CreativeLock, Curriculum, Phase, Quick, read_curriculum, resolve_settings
 from lem.studies.curriculum_state import Attempt
 from lem.training.settings import TrainingSettings
 
@@ -70,6 +70,11 @@ class CurriculumPlan:
         """True if any phase is asked in the sandwich, and so base and sandwich have an arm as well."""
         return any(phase.asked == "sandwich" for phase in self.curriculum.phases)
 
+    @property
+    def model_name(self) -> str:
+        """The base for people: a hub id as it is, a local folder relative to the working directory."""
+        return display_path(Path(self.model)) if Path(self.model).expanduser().exists() else self.model
+
     def phase(self, number: int) -> Phase:
         """The phase of a number."""
         return next(phase for phase in self.curriculum.phases if phase.number == number)
@@ -103,15 +108,12 @@ def make_plan(
     Raises: UserError or DataError for unreadable files, unusable probes, or data that hold a probe.
     """
     curriculum = read_curriculum(file)
-    if quick and curriculum.quick is None:
-        raise UserError(f"{file}: there is no section 'quick' for --quick to use; add one or leave the option out.")
-    quicker = curriculum.quick if quick else None
+    quicker = _quick_section(file, curriculum) if quick else None
     probe_file = probes or file.parent / (quicker.probes if quicker else curriculum.probes)
     chosen = read_probes(probe_file, limit)
     _check_enough_probes(curriculum, chosen, file)
-    data = {phase.number: _read_data(file, phase) for phase in curriculum.phases}
     seeds = (probe_file, *seeds)
-    _refuse_probes_in_data(data, seeds)
+    data = _read_data(file, curriculum, seeds)
     generation = _generation(config, curriculum, max_tokens or (quicker.max_tokens if quicker else None))
     kernel = read_kernel(file.parent / curriculum.kernel, "kernel") if curriculum.kernel else None
     signature = _read_signature(file.parent / curriculum.signature) if curriculum.signature else ""
@@ -123,12 +125,10 @@ def make_plan(
         "the kernel": kernel.text if kernel else None,
         "the signature": signature,
     }
-    base = {"the base model": load(model, weights=False).model_sha}
-    identity = base | {name: _sha(part) for name, part in parts.items()} | _data_identity(data)
     return CurriculumPlan(
         file=file, curriculum=curriculum, model=model, output=output, probes=tuple(chosen), probe_file=probe_file,
-        generation=generation, quick=quick, kernel=kernel, signature=signature, data=data, identity=identity,
-        seeds=seeds, group_size=config.batch_size, command=tuple(command),
+        generation=generation, quick=quick, kernel=kernel, signature=signature, data=data,
+        identity=_identity(model, parts, data), seeds=seeds, group_size=config.batch_size, command=tuple(command),
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def preview(plan: CurriculumPlan) -> dict[str, Any]:
     phases = plan.curriculum.phases
     return {
         "output": display_path(plan.output),
-        "model": plan.model,
+        "model": plan.model_name,
         "quick": plan.quick,
         "n_probes": len(plan.probes),
         "n_arms": sum(2 if phase.asked == "sandwich" else 1 for phase in phases) + 1 + plan.asks_sandwich,
@@ -169,12 +169,14 @@ def _generation(config: Config, curriculum: Curriculum, max_tokens: int | None) 
     )
 
 
-def _data_identity(data: Mapping[int, PhaseData]) -> dict[str, str]:
-    shas = {}
+def _identity(model: str, parts: Mapping[str, Any], data: Mapping[int, PhaseData]) -> dict[str, str]:
+    """Every part that decides a run with its hash."""
+    identity = {"the base model": load(model, weights=False).model_sha}
+    identity |= {name: _sha(part) for name, part in parts.items()}
     for number, files in data.items():
-        shas[f"the data of phase {number}"] = file_sha(files.train)
-        shas[f"the validation data of phase {number}"] = file_sha(files.valid) if files.valid else ""
-    return shas
+        identity[f"the data of phase {number}"] = file_sha(files.train)
+        identity[f"the validation data of phase {number}"] = file_sha(files.valid) if files.valid else ""
+    return identity
 
 
 def refuse_other_plan(plan: CurriculumPlan, stored: Mapping[str, str]) -> None:
@@ -187,7 +189,20 @@ def refuse_other_plan(plan: CurriculumPlan, stored: Mapping[str, str]) -> None:
             )
 
 
-def _read_data(file: Path, phase: Phase) -> PhaseData:
+def _quick_section(file: Path, curriculum: Curriculum) -> Quick:
+    if curriculum.quick is None:
+        raise UserError(f"{file}: there is no section 'quick' for --quick to use; add one or leave the option out.")
+    return curriculum.quick
+
+
+def _read_data(file: Path, curriculum: Curriculum, seeds: Sequence[Path]) -> dict[int, PhaseData]:
+    """The files of every phase, read and checked.   Raises: UserError or DataError."""
+    data = {phase.number: _find_data(file, phase) for phase in curriculum.phases}
+    _refuse_probes_in_data(data, seeds)
+    return data
+
+
+def _find_data(file: Path, phase: Phase) -> PhaseData:
     """Find and validate a phase's examples: a folder has train.jsonl and perhaps valid.jsonl, a file is train.jsonl."""
     path = file.parent / phase.data
     train = path / "train.jsonl" if path.is_dir() else path

@@ -60,7 +60,7 @@ def summary(plan: CurriculumPlan, log: Sequence[Row]) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
         "status": status_of(position),
-        "model": plan.model if "/" in plan.model and not plan.model.startswith("/") else slug(plan.model),
+        "model": plan.model_name,
         "file": display_path(plan.file),
         "quick": plan.quick,
         "n_probes": len(plan.probes),

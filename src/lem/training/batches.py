@@ -21,7 +21,7 @@ from lem.training.dataset import TrainingRow
 IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 PAD_TO = 32
-POOL_BATCHES = 8  # batches per pool of sorted rows: enough for little padding, few enough to keep the order random
+POOL_BATCHES = 16  # batches per pool of sorted rows: enough for little padding, few enough to mix neighbours
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ class Batch:
         return int(self.targets.sum())
 
 
+def _padded(length: int, pad_to: int = PAD_TO) -> int:
+    """Width of a batch whose longest row has `length` tokens: the model reads all but the last."""
+    return 1 + -(-(length - 1) // pad_to) * pad_to
+
+
 def make_batch(rows: Sequence[TrainingRow], pad_to: int = PAD_TO) -> Batch:
     """Right-pad rows so that the model reads a multiple of `pad_to` tokens; padding is never a target."""
-    width = 1 + -(-(max(len(row.tokens) for row in rows) - 1) // pad_to) * pad_to
+    width = _padded(max(len(row.tokens) for row in rows), pad_to)
     tokens = np.zeros((len(rows), width), dtype=np.int32)
     targets = np.zeros((len(rows), width - 1), dtype=np.bool_)
     for index, row in enumerate(rows):
@@ -137,7 +142,8 @@ class Schedule:
         first: list[int] = []
         if epoch == 0:
             first = sorted(units, key=lambda unit: -self._lengths[unit])[: self._per_step]
-            units = [unit for unit in units if unit not in set(first)]
+            taken = set(first)
+            units = [unit for unit in units if unit not in taken]
         steps: list[list[int]] = []
         pool = self._per_step * POOL_BATCHES
         for start in range(0, len(units), pool):
@@ -148,10 +154,13 @@ class Schedule:
 
     def row_indices(self, step: int) -> list[list[list[int]]]:
         """Rows of a step: micro-batches of units of row indices."""
+        return [[self._bins[unit] for unit in cut] for cut in self._cuts(step)]
+
+    def _cuts(self, step: int) -> list[list[int]]:
+        """Units of a step by micro-batch."""
         epoch, index = divmod(step - 1, self.steps_per_epoch)
         units = self._epoch(epoch)[index]
-        cuts = [units[start : start + self._batch_size] for start in range(0, len(units), self._batch_size)]
-        return [[self._bins[unit] for unit in cut] for cut in cuts]
+        return [units[start : start + self._batch_size] for start in range(0, len(units), self._batch_size)]
 
     def n_targets(self, step: int) -> int:
         """Counted tokens of a step, over all micro-batches and ranks."""
@@ -177,10 +186,8 @@ class Schedule:
 
     def describe(self) -> dict[str, Any]:
         """Rows, sequences, steps an epoch, and the share of padding in the first epoch."""
-        read = filled = 0
-        for step in range(1, self.steps_per_epoch + 1):
-            for batch in self.micro_batches(step):
-                read += batch.tokens.size
+        cuts = [cut for step in range(1, self.steps_per_epoch + 1) for cut in self._cuts(step)]
+        read = sum(len(cut) * _padded(max(self._lengths[unit] for unit in cut)) for cut in cuts)
         filled = sum(self._lengths)
         return {
             "rows": len(self._rows),

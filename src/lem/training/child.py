@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lem.errors import EXIT_INCOMPLETE, LemError
 
@@ -69,21 +69,25 @@ def _sentence(name: str, output: Path) -> str:
     from lem.training.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(output)
-    kept = "no checkpoint was written yet" if checkpoint is None else (
-        f"the checkpoint of iteration {checkpoint.progress.step} is whole: run the same command with --resume"
-    )  # fmt: skip
-    return (
-        f"{output}: the training process was ended by {name} (on a Mac mostly the GPU watchdog or a lack of memory); "
-        f"{kept}, with a smaller --batch-size or --grad-checkpoint if it happens again."
-    )
+    if checkpoint is None:
+        remedy = "no checkpoint was written yet: run the same command again"
+    else:
+        remedy = f"the checkpoint of iteration {checkpoint.progress.step} is whole: go on from it with --resume"
+    if name in ("SIGKILL", "SIGABRT", "SIGSEGV", "SIGBUS"):
+        return (
+            f"{output}: the training process was ended by {name} (on a Mac mostly the GPU watchdog or a lack of "
+            f"memory); {remedy}, with a smaller --batch-size or --grad-checkpoint if it happens again."
+        )
+    return f"{output}: the training process was ended by {name}; {remedy}."
 
 
 def device_error(error: RuntimeError) -> LemError | None:
-    """The sentence for an error of the device or of its memory, or None for any other error."""
-    text: Any = str(error)
-    if "[METAL]" not in text and "[malloc" not in text and "llocate" not in text:
-        return None
-    return ChildKilled(
-        f"the device gave up ({' '.join(text.split())[:160]}); checkpoints are whole: run the same command with "
-        "--resume, with a smaller --batch-size, --max-seq-length or --grad-checkpoint."
-    )
+    """The sentence for an error of the device, or of the connection to another process; None for any other error."""
+    text = " ".join(str(error).split())[:160]
+    if "connection to a peer" in text:
+        remedy = "its message says why, go on from the last checkpoint with --resume"
+        return ChildKilled(f"another process of this training ended; {remedy}.")
+    if "[METAL]" in text or "[malloc" in text or "llocate" in text:
+        remedy = "a smaller --batch-size, --max-seq-length or --grad-checkpoint"
+        return ChildKilled(f"the device gave up ({text}); checkpoints are whole, go on with --resume and {remedy}.")
+    return None

@@ -38,8 +38,8 @@ class Head:
         """Rows of the head's weight."""
         return int(self.weight.weight.shape[0])
 
-    def logits(self, hidden: mx.array, block: slice = slice(None)) -> mx.array:
-        """The model's logits of a block of the vocabulary, in float32: (N, H) -> (N, block)."""
+    def raw_logits(self, hidden: mx.array, block: slice = slice(None)) -> mx.array:
+        """Logits before the soft cap of a block of the vocabulary, in float32: (N, H) -> (N, block)."""
         module = self.weight
         if _is_quantized(module):
             biases = module.get("biases")
@@ -51,35 +51,48 @@ class Head:
             raw = hidden @ module.weight[block].T
         if "bias" in module:
             raw = raw + module.bias[block]
-        return self._capped(raw.astype(mx.float32))
+        return raw.astype(mx.float32)
 
-    def target_logits(self, hidden: mx.array, targets: mx.array) -> mx.array:
-        """The model's logits of one token per position: (N, H), (N,) -> (N, 1), float32."""
-        raw = (hidden.astype(mx.float32) * self.rows(targets)).sum(axis=-1, keepdims=True)
-        if "bias" in self.weight:
-            raw = raw + self.weight.bias[targets][:, None]
-        return self._capped(raw)
+    def logits(self, hidden: mx.array, block: slice = slice(None)) -> mx.array:
+        """The model's logits of a block of the vocabulary, in float32: (N, H) -> (N, block)."""
+        return self._capped(self.raw_logits(hidden, block))
 
     def _capped(self, raw: mx.array) -> mx.array:
         return raw if self.soft_cap is None else mx.tanh(raw / self.soft_cap) * self.soft_cap
 
-    def slope(self, logits: mx.array) -> mx.array:
-        """Derivative of the soft cap at its own output."""
-        assert self.soft_cap is not None
-        return 1 - mx.square(logits / self.soft_cap)
+    def through_cap(self, vector: mx.array, logits: mx.array) -> mx.array:
+        """Gradient in logits carried to the raw logits: times the slope of the soft cap, at its own output."""
+        return vector if self.soft_cap is None else vector * (1 - mx.square(logits / self.soft_cap))
 
-    def pull_back(self, vector: mx.array, hidden: mx.array) -> mx.array:
-        """Gradient in the raw logits carried to these hidden states: (N, V) -> (N, H), float32.
+    def pull_back(self, vector: mx.array, hidden: mx.array, block: slice = slice(None)) -> mx.array:
+        """Gradient in a block's raw logits carried to these hidden states: (N, block) -> (N, H), float32.
 
         The head is linear, so this is `vector` times its weight, in the precision and the packing that it has.
         """
-        _, back = mx.vjp(self.raw_logits, [hidden], [vector])
+        _, back = mx.vjp(lambda given: self.raw_logits(given, block), [hidden], [vector])
         gradient: mx.array = back[0]
         return gradient.astype(mx.float32)
+
+    def rows(self, tokens: mx.array) -> mx.array:
+        """The head's weight rows of these tokens: (N,) -> (N, H), float32."""
+        module = self.weight
+        if not _is_quantized(module):
+            dense: mx.array = module.weight[tokens]
+            return dense.astype(mx.float32)
+        biases = module.get("biases")
+        rows = mx.dequantize(
+            module.weight[tokens], module.scales[tokens], None if biases is None else biases[tokens],
+            group_size=module.group_size, bits=module.bits, mode=module.mode,
+        )  # fmt: skip
+        return rows.astype(mx.float32)
 
 
 def _trained(module: Any) -> bool:
     return bool(flat(module.trainable_parameters()))
+
+
+def _is_quantized(module: Any) -> bool:
+    return isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding)
 
 
 def split_head(model: Any, for_gradient: bool = True) -> Head | None:

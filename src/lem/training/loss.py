@@ -11,8 +11,8 @@ gradient take; every weight is read once for each; prompt positions never reach 
 (tokens x vocabulary) ever exists. Everything stays lazy: an evaluation in the middle of a gradient would keep every
 intermediate of the body alive (2.6 times the memory, measured).
 
-Sums are divided by a count that the caller gives: the reply tokens of the whole optimiser step. So micro-batches and
-ranks add up to exactly what one large batch would give.
+Losses are sums, not means. Their gradients are added up over the micro-batches and ranks of an optimiser step and then
+divided by its reply tokens, so any split gives what one large batch would give.
 """
 
 from __future__ import annotations
@@ -65,41 +65,63 @@ def _blocks(n_positions: int, head: Head) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Over some blocks: largest logit, sum of exp(logit - largest), both (N, 1), and W^T (exp(..) * cap'), (N, H)."""
+    """Over some blocks: largest logit; sum of exp(logit - largest) but the target's; the target's logit, all (N, 1).
+
+    `pulled` is W^T (exp(..) * cap') but the target's, (N, H), or None where no gradient is wanted. The target stands
+    apart because p - 1, where it is almost certain, must not be the difference of two rounded numbers.
+    """
 
     largest: mx.array
-    total: mx.array
-    pulled: mx.array
+    others: mx.array
+    chosen: mx.array
+    pulled: mx.array | None
 
 
-def _block_sums(head: Head, hidden: mx.array, block: slice) -> _Sums:
+def _block_sums(head: Head, hidden: mx.array, targets: mx.array, block: slice, pull: bool) -> _Sums:
     logits = head.logits(hidden, block)
     largest = logits.max(axis=-1, keepdims=True)
+    inside = (targets >= block.start) & (targets < block.stop)
+    place = mx.clip(targets - block.start, 0, logits.shape[-1] - 1)
+    found = mx.take_along_axis(logits, place, axis=-1)
     weight = mx.exp(logits - largest)
+    weight = mx.put_along_axis(weight, place, mx.where(inside, 0.0, mx.exp(found - largest)), axis=-1)
     # A product with ones: BLAS adds in many lanes, where MLX's own float32 sum loses three digits at 262,144 terms.
-    total = weight @ mx.ones((weight.shape[-1], 1))
-    return _Sums(
-        largest, total, head.pull_back(weight if head.soft_cap is None else weight * head.slope(logits), block)
-    )
+    others = weight @ mx.ones((weight.shape[-1], 1))
+    pulled = head.pull_back(head.through_cap(weight, logits), hidden, block) if pull else None
+    return _Sums(largest, others, mx.where(inside, found, 0.0), pulled)
 
 
 def _join(left: _Sums, right: _Sums) -> _Sums:
     largest = mx.maximum(left.largest, right.largest)
     shrink, other = mx.exp(left.largest - largest), mx.exp(right.largest - largest)
-    return _Sums(largest, left.total * shrink + right.total * other, left.pulled * shrink + right.pulled * other)
+    pulled = None
+    if left.pulled is not None and right.pulled is not None:
+        pulled = left.pulled * shrink + right.pulled * other
+    return _Sums(largest, left.others * shrink + right.others * other, left.chosen + right.chosen, pulled)
 
 
-def _loss_and_gradient(head: Head, hidden: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
-    """Summed loss, and its gradient in the hidden states, (N, H) float32."""
-    first, *others = _blocks(hidden.shape[0], head)
-    sums = _block_sums(head, hidden, first)
-    for block in others:
+def _all_sums(head: Head, hidden: mx.array, targets: mx.array, pull: bool) -> _Sums:
+    first, *rest = _blocks(hidden.shape[0], head)
+    sums = _block_sums(head, hidden, targets, first, pull)
+    for block in rest:
         # The order of evaluation is free but for this dependency; without it all blocks live at once.
-        here = mx.depends([hidden], [sums.total, sums.pulled])[0]
-        sums = _join(sums, _block_sums(head, here, block))
-    chosen, rows = head.target_logits(hidden, targets), head.rows(targets)
-    loss = (sums.largest + mx.log(sums.total) - chosen).sum()
-    return loss, sums.pulled / sums.total - (rows if head.soft_cap is None else rows * head.slope(chosen))
+        done = [sums.others] if sums.pulled is None else [sums.others, sums.pulled]
+        sums = _join(sums, _block_sums(head, mx.depends([hidden], done)[0], targets, block, pull))
+    return sums
+
+
+def _loss_and_gradient(
+    head: Head, hidden: mx.array, targets: NDArray[np.int32], pull: bool = True
+) -> tuple[mx.array, mx.array]:
+    """Loss of each position, (N,), and the gradient of their sum in the hidden states, (N, H), empty unless `pull`."""
+    place = mx.array(targets)
+    sums = _all_sums(head, hidden, place[:, None], pull)
+    gap = sums.largest - sums.chosen
+    total = mx.exp(-gap) + sums.others
+    losses = (gap + mx.log(total))[:, 0]
+    if sums.pulled is None:
+        return losses, mx.array([])
+    return losses, (sums.pulled - head.through_cap(sums.others, sums.chosen) * head.rows(place)) / total
 
 
 def head_loss(head: Head, hidden: mx.array, targets: NDArray[np.int32]) -> mx.array:
@@ -107,7 +129,8 @@ def head_loss(head: Head, hidden: mx.array, targets: NDArray[np.int32]) -> mx.ar
 
     @mx.custom_function
     def loss_and_gradient(hidden: mx.array) -> tuple[mx.array, mx.array]:
-        return _loss_and_gradient(head, hidden, mx.array(targets))
+        losses, gradient = _loss_and_gradient(head, hidden, targets)
+        return losses.sum(), gradient
 
     @loss_and_gradient.vjp
     def _pull_back(primals: Any, cotangents: Any, outputs: Any) -> Any:
@@ -118,17 +141,15 @@ def head_loss(head: Head, hidden: mx.array, targets: NDArray[np.int32]) -> mx.ar
     return loss
 
 
-def objective(model: Any, head: Head | None, batch: Batch, n_tokens: int) -> tuple[mx.array, mx.array]:
-    """The trainer's objective: (summed reply loss / n_tokens, summed reply loss), in nats.
+def objective(model: Any, head: Head | None, batch: Batch) -> mx.array:
+    """The trainer's objective: summed reply loss in nats; whoever adds up the gradients divides them by the count.
 
-    Args:  n_tokens: the counted tokens of the whole optimiser step, over all micro-batches and ranks.
-           head: from `split_head`; None goes through the full logits.
+    Dividing last keeps the gradients inside a float16 body large enough for that type.
+    Args:  head: from `split_head`; None goes through the full logits.
     """
     if head is None:
-        loss = _full_losses(model, batch).sum()
-    else:
-        loss = head_loss(head, hidden_states(model, head, batch), target_tokens(batch))
-    return loss / n_tokens, loss
+        return _full_losses(model, batch).sum()
+    return head_loss(head, hidden_states(model, head, batch), target_tokens(batch))
 
 
 def _full_losses(model: Any, batch: Batch) -> mx.array:
@@ -139,29 +160,22 @@ def _full_losses(model: Any, batch: Batch) -> mx.array:
     logits = model(mx.array(batch.tokens[:, :-1]), cache)
     positions = mx.array(np.flatnonzero(batch.targets).astype(np.int32))
     chosen = logits.reshape(-1, logits.shape[-1])[positions].astype(mx.float32)
-    return nn.losses.cross_entropy(chosen, mx.array(target_tokens(batch)))
+    shifted = chosen - mx.stop_gradient(chosen.max(axis=-1, keepdims=True))  # differences first: logits may be large
+    return nn.losses.cross_entropy(shifted, mx.array(target_tokens(batch)))
+
+
+def token_losses(model: Any, head: Head | None, batch: Batch) -> NDArray[np.float64]:
+    """Loss in nats of each counted token, (N,) in batch order, no gradient."""
+    if head is None:
+        losses = _full_losses(model, batch)
+    else:
+        losses = _loss_and_gradient(head, hidden_states(model, head, batch), target_tokens(batch), pull=False)[0]
+    return np.array(losses, dtype=np.float64)
 
 
 def batch_loss(model: Any, head: Head | None, batch: Batch) -> float:
     """Summed loss of a batch in nats, no gradient."""
-    if head is None:
-        return number(_full_losses(model, batch).sum())
-    hidden, targets = hidden_states(model, head, batch), mx.array(target_tokens(batch))
-    largest = total = None
-    for block in _blocks(hidden.shape[0], head):
-        here = hidden if total is None else mx.depends([hidden], [total])[0]
-        logits = head.logits(here, block)
-        top = (
-            logits.max(axis=-1, keepdims=True)
-            if largest is None
-            else mx.maximum(largest, logits.max(-1, keepdims=True))
-        )
-        part = mx.exp(logits - top) @ mx.ones((logits.shape[-1], 1))
-        total = part if total is None or largest is None else total * mx.exp(largest - top) + part
-        largest = top
-    assert total is not None
-    assert largest is not None
-    return number((largest + mx.log(total) - head.target_logits(hidden, targets)).sum())
+    return float(token_losses(model, head, batch).sum())
 
 
 def evaluate_sum(
@@ -183,14 +197,15 @@ def evaluate_sum(
 
 def evaluate_loss(model: Any, rows: Sequence[TrainingRow], batch_size: int) -> float:
     """Token-weighted mean loss (nats per reply token) over all rows, in evaluation mode."""
-    return evaluate_sum(model, split_head(model), rows, batch_size) / sum(row.n_reply for row in rows)
+    n_tokens = sum(sum(row.reply[1:]) for row in rows)
+    return evaluate_sum(model, split_head(model, for_gradient=False), rows, batch_size) / n_tokens
 
 
 def row_losses(model: Any, rows: Sequence[TrainingRow]) -> list[float]:
     """Mean loss of each row by itself (nats per reply token), in the order given, in evaluation mode."""
     was_training = model.training
     model.eval()
-    head = split_head(model)
-    losses = [batch_loss(model, head, make_batch([row])) / row.n_reply for row in rows]
+    head = split_head(model, for_gradient=False)
+    losses = [batch_loss(model, head, make_batch([row])) / sum(row.reply[1:]) for row in rows]
     model.train(was_training)
     return losses

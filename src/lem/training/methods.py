@@ -51,7 +51,7 @@ def apply_method(chat: ChatModel, settings: TrainingSettings) -> Applied:
     """Freeze the model and make trainable what the settings say; initial weights come from the seed.
 
     Raises: UserError for qlora on a base that is not quantised, full on one that is, an unknown target (listing
-            those there are), or when nothing would be trained.
+            those there are), DoRA where mlx-lm has none, or when nothing would be trained.
     """
     model = chat.model
     quantized = is_quantized(model)
@@ -63,6 +63,8 @@ def apply_method(chat: ChatModel, settings: TrainingSettings) -> Applied:
         raise UserError(f"{chat.name}: quantised weights cannot be trained in full; use --method qlora.")
     layers = clamp_layers(settings.num_layers, len(model.layers))
     keys = resolve_targets(model, settings.targets) if settings.targets else None
+    if settings.method == "dora":
+        _refuse_dora(chat, layers, keys)
     mx.random.seed(settings.seed)
     model.freeze()
     if settings.method == "full":
@@ -79,6 +81,21 @@ def apply_method(chat: ChatModel, settings: TrainingSettings) -> Applied:
         raise UserError(f"{chat.name}: nothing to train with these settings (0 trainable parameters).")
     n_total = sum(int(value.size) for _, value in flat(model.parameters()))
     return Applied(layers, keys, n_trainable, n_total)
+
+
+def _refuse_dora(chat: ChatModel, layers: int, keys: tuple[str, ...] | None) -> None:
+    """Refuse DoRA on layers that mlx-lm's cannot hold: experts, and weights that it would unpack wrongly."""
+    for layer in chat.model.layers[-layers:]:
+        for name, module in layer.named_modules():
+            if keys is not None and name not in keys:
+                continue
+            what = ""
+            if isinstance(module, SwitchLinear | QuantizedSwitchLinear):
+                what = "the layers of experts"
+            elif isinstance(module, nn.QuantizedLinear) and (32 % module.bits or module.mode != "affine"):
+                what = f"weights in {module.bits} bits ({module.mode})"
+            if what:
+                raise UserError(f"{chat.name}: --method dora cannot adapt {what} ({name}); use --method lora.")
 
 
 def flat(tree: Any) -> list[tuple[str, mx.array]]:
@@ -137,15 +154,23 @@ def load_start(chat: ChatModel, adapter: Path, settings: TrainingSettings) -> st
     if config.get("fine_tune_type", "lora") != fine_tune_type:
         made = config.get("fine_tune_type")
         raise UserError(f"{adapter}: a {made} adapter cannot start a {settings.method} training; use --method {made}.")
-    scale = config.get("lora_parameters", {}).get("scale")
+    scale = (config.get("lora_parameters") or {}).get("scale")
     if fine_tune_type != "full" and scale != settings.scale:
         raise UserError(f"{adapter}: its scale is {scale}, not {settings.scale}; give --scale {scale}.")
-    weights = mx.load(str(adapter / "adapters.safetensors"))
-    assert isinstance(weights, dict)
+    weights = _read_tensors(adapter / "adapters.safetensors")
     _check_same_tensors(adapter, weights, dict(flat(chat.model.trainable_parameters())))
     chat.model.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()], strict=False)
     mx.eval(chat.model.parameters())
     return sha
+
+
+def _read_tensors(path: Path) -> dict[str, mx.array]:
+    try:
+        weights = mx.load(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:120]}).") from None
+    assert isinstance(weights, dict)
+    return weights
 
 
 def _check_same_tensors(adapter: Path, found: dict[str, mx.array], wanted: dict[str, mx.array]) -> None:

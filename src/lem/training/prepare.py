@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -18,13 +19,16 @@ from lem.data.contamination import refuse_probes
 from lem.errors import UserError
 from lem.records import text_sha, write_atomic
 from lem.training.batches import Schedule
-from lem.training.checkpoint import MARKER
+from lem.training.checkpoint import MARKER, is_temporary
 from lem.training.dataset import RowSet, Sandwich, TooLong, encode_file
 from lem.training.methods import Applied
 from lem.training.settings import TrainingSettings, as_json
 
 FILES = ("train.jsonl", "valid.jsonl")
-_OURS = (".lock", "adapter_config.json", "metrics.jsonl", MARKER)
+# What a training leaves that was killed before its first checkpoint was committed.
+_BEGUN = re.compile(
+    r"adapter_config\.json|metrics\.jsonl|loss\.png|probes|0000000_(adapters|optimizer|best)\.safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ def read_data(
     if (settings.format == "sandwich") != (sandwich is not None):
         raise UserError("the sandwich format needs a kernel and a signature, and no other format takes them.")
     paths = {name: data / name for name in FILES if name == FILES[0] or (data / name).is_file()}
+    if settings.patience and FILES[1] not in paths:
+        raise UserError(f"--patience needs a {data / FILES[1]} to watch; write one or leave it out.")
     if seeds:
         for path in paths.values():
             texts = [
@@ -140,7 +146,7 @@ def refuse_occupied(output: Path, resume: bool = False) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise UserError(f"{output} is a file; choose another --adapter-path.")
+        raise UserError(f"{output} is a file; choose another --adapter-path, nothing was touched.")
     names = {entry.name for entry in output.iterdir() if entry.name != ".lock"}
     if not names:
         return
@@ -149,5 +155,5 @@ def refuse_occupied(output: Path, resume: bool = False) -> None:
         raise UserError(
             f"{output} is not empty; choose another --adapter-path{again} or remove it, nothing was touched."
         )
-    if MARKER not in names and not names <= set(_OURS) | {n for n in names if n.startswith(".")}:
+    if MARKER not in names and not all(_BEGUN.fullmatch(name) or is_temporary(name) for name in names):
         raise UserError(f"{output} holds no checkpoint of a training; choose another --adapter-path.")

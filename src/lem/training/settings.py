@@ -63,32 +63,29 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.   Raises: UserError naming the setting and what it may be."""
-        for name, allowed in (
-            ("method", METHODS), ("schedule", SCHEDULES), ("format", FORMATS), ("too_long", TOO_LONG)
-        ):  # fmt: skip
+        for name, allowed in _CHOICES:
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} must be one of {', '.join(allowed)} (got {getattr(self, name)!r}).")
-        for name in _WHOLE:
-            value = getattr(self, name)
-            least = 0 if name in ("eval_every", "patience") else 1
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"{name} must be a whole number of at least {least} (got {value!r}).")
-        if self.epochs is not None and (not isinstance(self.epochs, int) or self.epochs < 1):
-            raise UserError(f"epochs must be a whole number of at least 1 (got {self.epochs!r}).")
+        for name, least in _WHOLE:
+            _check_whole(name, getattr(self, name), least)
+        if self.epochs is not None:
+            _check_whole("epochs", self.epochs, 1)
+        if self.num_layers != -1 or not _is_whole(self.num_layers):
+            _check_whole("num_layers", self.num_layers, 1, or_else="-1 (all) or ")
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            if not _is_number(value) or not low <= value <= high:
                 raise UserError(f"{name} must be a number from {low:g} to {high:g} (got {value!r}).")
         for name in ("learning_rate", "grad_clip", "scale"):
             if getattr(self, name) == 0:
                 raise UserError(f"{name} must be above 0.")
+        if self.dropout == 1:
+            raise UserError("dropout must be below 1.")
         for name in ("bias_correction", "mask_prompt", "pack", "grad_checkpoint"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false (got {getattr(self, name)!r}).")
-        if self.num_layers == 0 or self.num_layers < -1:
-            raise UserError(f"num_layers must be -1 (all) or at least 1 (got {self.num_layers}).")
-        if self.dropout == 1:
-            raise UserError("dropout must be below 1.")
+        if not isinstance(self.targets, tuple) or not all(isinstance(name, str) and name for name in self.targets):
+            raise UserError(f"targets must be a list of module names (got {self.targets!r}).")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,9 +93,23 @@ class TrainingSettings:
         return {name: value for name, value in as_json(self).items() if name not in _INTERVALS}
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_whole(name: str, value: Any, least: int, or_else: str = "") -> None:
+    if not _is_whole(value) or value < least:
+        raise UserError(f"{name} must be {or_else}a whole number of at least {least} (got {value!r}).")
+
+
+_CHOICES = (("method", METHODS), ("schedule", SCHEDULES), ("format", FORMATS), ("too_long", TOO_LONG))
 _WHOLE = (
-    "iters", "batch_size", "accumulation", "rank", "max_seq_length", "save_every", "report_every", "validate_every",
-    "eval_every", "patience",
+    ("iters", 1), ("batch_size", 1), ("accumulation", 1), ("rank", 1), ("max_seq_length", 1), ("save_every", 1),
+    ("report_every", 1), ("validate_every", 1), ("eval_every", 0), ("patience", 0), ("seed", 0),
 )  # fmt: skip
 _RANGES = (
     ("learning_rate", 0.0, 1.0), ("warmup", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("grad_clip", 0.0, 1e6),
@@ -122,37 +133,52 @@ class Preset:
     settings: Mapping[str, Any]
 
 
-def make_settings(*layers: Mapping[str, Any], where: str = "settings") -> TrainingSettings:
+def make_settings(*layers: Mapping[str, Any], where: str = "") -> TrainingSettings:
     """Build settings from layers of values, later ones winning; `alpha` becomes scale = alpha / rank.
 
     Args:  where: what an error names, for example the preset's file.
     Raises: UserError for an unknown name, listing the known ones.
     """
+    at = f"{where}: " if where else ""
     known = {field.name for field in fields(TrainingSettings)}
     values: dict[str, Any] = {}
     for layer in layers:
         for name in layer:
             if name not in known | {"alpha"}:
-                raise UserError(f"{where}: unknown setting '{name}'; known ones are {', '.join(sorted(known))}, alpha.")
+                names = ", ".join(sorted(known))
+                raise UserError(f"{where or 'settings'}: unknown setting '{name}'; known ones are {names}, alpha.")
         if "alpha" in layer and "scale" in layer:
-            raise UserError(f"{where}: give alpha or scale, not both (scale = alpha / rank).")
+            raise UserError(f"{at}give alpha or scale, not both (scale = alpha / rank).")
         if "scale" in layer:
             values.pop("alpha", None)
         if "iters" in layer and "epochs" not in layer:
             values.pop("epochs", None)
-        values.update({name: _number(value) for name, value in layer.items()})
-    alpha = values.pop("alpha", None)
-    if alpha is not None:
-        values["scale"] = alpha / values.get("rank", TrainingSettings.rank)
-    if "targets" in values:
+        values.update({name: _number(name, value) for name, value in layer.items()})
+    if isinstance(values.get("targets"), list):
         values["targets"] = tuple(values["targets"])
-    return TrainingSettings(**values)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 (no point) as text: take text that is a number as one."""
     try:
-        return float(value) if isinstance(value, str) else value
+        return _with_scale(values)
+    except UserError as error:
+        raise UserError(f"{at}{error}") from None
+
+
+def _with_scale(values: dict[str, Any]) -> TrainingSettings:
+    """Settings from values in which alpha may stand for scale."""
+    if "alpha" not in values:
+        return TrainingSettings(**values)
+    alpha, rank = values.pop("alpha"), values.get("rank", TrainingSettings.rank)
+    if not _is_number(alpha) or not alpha > 0:
+        raise UserError(f"alpha must be a number above 0 (got {alpha!r}).")
+    _check_whole("rank", rank, 1)
+    return TrainingSettings(**{**values, "scale": alpha / rank})
+
+
+def _number(name: str, value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 (no point) as text: where a real number belongs, take text that is a number as one."""
+    if not isinstance(value, str) or name not in {"alpha", *(name for name, _, _ in _RANGES)}:
+        return value
+    try:
+        return float(value)
     except ValueError:
         return value
 
@@ -168,10 +194,13 @@ def read_preset(name: str, folder: Path) -> Preset:
         raise UserError(f"{name}: no such preset; {folder} has {there}.")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:160]}).") from None
     keys = {"description", "source", "deviations", "settings"}
     if not isinstance(raw, dict) or set(raw) != keys or not isinstance(raw["settings"], dict):
         raise UserError(f"{path}: a preset has the keys {', '.join(sorted(keys))}, with settings as a mapping.")
+    deviations = raw["deviations"] or []
+    if not isinstance(deviations, list):
+        raise UserError(f"{path}: deviations must be a list of sentences.")
     make_settings(raw["settings"], where=str(path))
-    return Preset(path.stem, raw["description"], raw["source"], tuple(raw["deviations"] or ()), raw["settings"])
+    return Preset(path.stem, raw["description"], raw["source"], tuple(deviations), raw["settings"])

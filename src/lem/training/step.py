@@ -53,7 +53,7 @@ def gradient(
     loss_sum = 0.0
     for micro, batch in enumerate(batches):
         mx.random.seed(seed_of(micro))
-        (_, loss), values = value_and_grad(model, head, batch, n_tokens)
+        loss, values = value_and_grad(model, head, batch)
         total = values if total is None else tree_map(mx.add, total, values)
         mx.eval(loss, total)
         loss_sum += number(loss)
@@ -64,7 +64,7 @@ def gradient(
     if group is not None:
         total = tree_map(lambda value: mx.distributed.all_sum(value, group=group, stream=mx.cpu), total)
         loss_sum = number(mx.distributed.all_sum(mx.array(loss_sum), group=group, stream=mx.cpu))
-    clipped, norm = optim.clip_grad_norm(total, clip)
+    clipped, norm = optim.clip_grad_norm(tree_map(lambda value: value / n_tokens, total), clip)
     mx.eval(clipped, norm)
     return Gradient(clipped, loss_sum, number(norm))
 
