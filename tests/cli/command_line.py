@@ -50,6 +50,17 @@ def make_place(folder: Path, model: Path) -> Place:
     return Place(folder, config, probes, kernel, model)
 
 
+def assert_sentence(result: Result, *parts: str) -> None:
+    """A refusal: exit code 2, one sentence on standard error, nothing on standard output."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+    if result.err.startswith("Error: ") and not result.err.startswith("Error: Invalid"):
+        assert result.err.count("\n") == 1
+
+
 def run_in_process(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> Result:
     """Call `main` as the `lem` script does; it always exits."""
     capsys.readouterr()
@@ -106,3 +117,26 @@ def signal_after(
             break
         time.sleep(0.002)
     return finish(process)
+
+
+def children(pid: int) -> set[int]:
+    """Process ids of a process's living children (Linux; empty elsewhere)."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether all of these processes end within twenty seconds."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False

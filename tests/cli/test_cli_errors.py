@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Place, Result
+from command_line import Place, Result, assert_sentence
 
 from lem.cli.main import COMMANDS, main
 from lem.errors import UserError
@@ -15,16 +15,6 @@ from small_plan import bytes_of
 from tiny import make_model
 
 Lem = Callable[..., Result]
-
-
-def assert_sentence(result: Result, *parts: str) -> None:
-    assert result.code == 2, result
-    assert result.out == ""
-    assert "Traceback" not in result.err
-    for part in parts:
-        assert part in result.err
-    if result.err.startswith("Error: ") and not result.err.startswith("Error: Invalid"):
-        assert result.err.count("\n") == 1
 
 
 def test_an_unknown_command_is_answered_with_the_known_ones(lem: Lem) -> None:
@@ -148,24 +138,6 @@ def test_another_plan_for_the_same_run_is_refused_untouched(lem: Lem, place: Pla
 )  # fmt: skip
 def test_option_values_out_of_range(lem: Lem, place: Place, arguments: tuple[str, ...]) -> None:
     assert_sentence(lem("benchmark", *arguments), arguments[0])
-
-
-def test_training_errors(lem: Lem, place: Place) -> None:
-    (place.folder / "full").mkdir()
-    (place.folder / "full" / "x").write_text("mine")
-    assert_sentence(lem("train", "--adapter-path", "full"), "full is not empty; choose another --adapter-path")
-    assert_sentence(lem("train", "--adapter-path", "new", "--data", "nowhere"), "train.jsonl: no such training file")
-    assert_sentence(lem("train", "--adapter-path", "new", "--learning-rate", "0"), "--learning-rate")
-    assert not (place.folder / "new").exists()
-    data = place.folder / "data"
-    data.mkdir()
-    line = json.dumps({"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}]})
-    for name in ("train.jsonl", "valid.jsonl"):
-        (data / name).write_text(line + "\n")
-    assert_sentence(
-        lem("train", "--adapter-path", "new", "--data", "data", "--num-layers", "0"), "--num-layers must be -1"
-    )
-    assert not (place.folder / "new").exists()
 
 
 def test_debug_shows_where_a_sentence_came_from(place: Place) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from command_line import Place, Result, finish, signal_after, start
+from command_line import Place, Result, children, finish, gone, signal_after, start
 
 from lem.records import lock_directory
 from lem.records.run import read_manifest
@@ -45,29 +43,6 @@ def test_killed_twice_a_run_ends_as_an_undisturbed_one(place: Place, lem: Lem) -
     assert (counts["answered"], counts["failed"], counts["missing"], counts["status"]) == (20, 0, 0, "done")
     assert len(rows_of(run)) == 20, "nothing was written twice"
     assert cells(run) == cells(place.folder / "whole" / "run")
-
-
-def children(pid: int) -> set[int]:
-    """Process ids of a process's living children (Linux; empty elsewhere)."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.add(int(path.parent.name))
-    return found
-
-
-def gone(pids: set[int]) -> bool:
-    """Whether all of these processes end within twenty seconds."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

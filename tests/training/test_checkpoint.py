@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from trainings import QUICK, Killed, figures, go, listing, outcome, rows
+from trainings import QUICK, Killed, figures, go, outcome, rows
 
 from lem.chat.load import ChatModel, load
 from lem.errors import UserError
@@ -21,6 +21,7 @@ from lem.records import lock_directory
 from lem.training import train as trainer
 from lem.training.checkpoint import read_checkpoint, write_tensors
 from lem.training.train import Hooks, train
+from small_plan import bytes_of
 
 SHORT = replace(QUICK, iters=2, save_every=1, validate_every=1, patience=5, num_layers=1)
 
@@ -70,7 +71,7 @@ def test_killed_between_any_two_file_operations_it_goes_on(base: Path, data: Pat
         if killed:
             assert figures(go(base, data, output, SHORT, resume=True)) == figures(whole), last
         assert outcome(output) == expected, last
-        assert set(listing(output)) == set(listing(tmp_path / "whole")), last
+        assert set(bytes_of(output)) == set(bytes_of(tmp_path / "whole")), last
         last += 1
     assert steps == {None, 0, 1, 2}
     assert disk.done.count("save") >= 7
@@ -109,7 +110,7 @@ def test_the_marker_is_the_last_thing_that_is_written(
 
 def test_adapters_are_kept_and_the_last_two_optimiser_states(base: Path, data: Path, tmp_path: Path) -> None:
     go(base, data, tmp_path / "a", replace(QUICK, iters=7, save_every=2))
-    names = set(listing(tmp_path / "a"))
+    names = set(bytes_of(tmp_path / "a"))
     assert names == {
         "adapter_config.json", "adapters.safetensors", "checkpoint.json", "metrics.jsonl",
         "0000006_optimizer.safetensors", "0000007_optimizer.safetensors",
@@ -130,7 +131,7 @@ def files_up_to(n_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before(base: Path, data: Path, tmp_path: Path) -> None:
     whole = go(base, data, tmp_path / "whole")
-    sizes = {name: len(raw) for name, raw in listing(tmp_path / "whole").items()}
+    sizes = {name: len(raw) for name, raw in bytes_of(tmp_path / "whole").items()}
     limits = {
         "adapters": sizes["0000006_adapters.safetensors"] - 10,
         "optimizer": sizes["0000006_optimizer.safetensors"] - 10,
@@ -201,7 +202,7 @@ def test_a_folder_in_use_is_refused(chat: ChatModel, base: Path, data: Path, tmp
     output = tmp_path / "a"
     with lock_directory(output), pytest.raises(UserError, match="in use by another process"):
         train(chat, data, output, QUICK)
-    assert listing(output) == {}
+    assert bytes_of(output) == {}
 
     def on_metric(row: dict[str, Any]) -> None:
         if row["iteration"] == 5:

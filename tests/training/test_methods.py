@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx_lm
 import numpy as np
 import pytest
@@ -173,6 +174,22 @@ def test_a_fresh_dora_changes_no_logit_beyond_rounding(quantization: dict[str, A
     before = logits(model)
     apply_method(chat_of(model), TrainingSettings(method="dora", rank=2))
     np.testing.assert_allclose(logits(model), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("quantization", [None, FOUR_BIT])
+def test_dora_bears_weight_rows_that_are_zero(quantization: dict[str, Any] | None) -> None:
+    """Their norm is 0, which mlx-lm's layer divides by; lem-nano has such rows."""
+    model, _ = random_model("llama")
+    weight = model.layers[0].self_attn.q_proj.weight
+    model.layers[0].self_attn.q_proj.weight = mx.where((mx.arange(32) < 5)[:, None], 0.0, weight)
+    if quantization is not None:
+        nn.quantize(model, **quantization)
+    before, rows = logits(model), random_rows(2)
+    apply_method(chat_of(model), TrainingSettings(method="dora", rank=2))
+    np.testing.assert_allclose(logits(model), before, rtol=1e-4, atol=1e-4)
+    found = gradient(model, split_head(model), [make_batch(rows)], 10, 1.0, lambda micro: 0)
+    assert found.finite
+    assert all(bool(mx.isfinite(value).all().item()) for _, value in tree_flatten(found.values))
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])

@@ -101,13 +101,24 @@ class OldCache(PackedCache):
         return mx.arange(n)[:, None] >= mx.arange(n)
 
 
+class FaintCache(PackedCache):
+    """Lets every token see only the first one of its sequence beside its own row."""
+
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
+        mask = super().make_mask(n, return_array, window_size)
+        return mask | (mx.arange(n) == 0) if window_size is None else mask
+
+
+@pytest.mark.parametrize("cache", [OldCache, FaintCache])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
-def test_a_trained_model_whose_rows_see_each_other_is_refused(monkeypatch: pytest.MonkeyPatch, dtype: mx.Dtype) -> None:
+def test_a_trained_model_whose_rows_see_each_other_is_refused(
+    monkeypatch: pytest.MonkeyPatch, dtype: mx.Dtype, cache: type[PackedCache]
+) -> None:
     """The sum of the losses hardly moves in a trained model; the check must look at single tokens."""
     chat = load(str(NANO))
     chat.model.set_dtype(dtype)
     head = split_head(chat.model, for_gradient=False)
-    monkeypatch.setattr("lem.training.loss.PackedCache", OldCache)
+    monkeypatch.setattr("lem.training.loss.PackedCache", cache)
     text = "Should a harbour pilot tell the captain that the tide table he trusts is a year old? She did, and kindly. "
     rows = []
     for turn in range(4):

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from trainings import QUICK, Killed, figures, go, killed_at, listing, outcome, rows
+from trainings import QUICK, Killed, figures, go, killed_at, outcome, rows
 
 from lem.chat.load import ChatModel, load
 from lem.errors import DataError, Incomplete, LemError, ResumeMismatch, UserError
@@ -20,6 +20,7 @@ from lem.training import prepare
 from lem.training.dataset import Sandwich
 from lem.training.settings import TrainingSettings
 from lem.training.train import Hooks, train
+from small_plan import bytes_of
 from tiny import make_model
 
 SANDWICH = Sandwich("Be kind.", "So be it.")
@@ -60,7 +61,7 @@ def test_killed_twice_it_ends_in_the_same_bits(recipe: str, base: Path, data: Pa
     resumed = go(base, data, tmp_path / "killed", settings, resume=True, **options)
     assert figures(resumed) == figures(whole)
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
-    assert set(listing(tmp_path / "killed")) == set(listing(tmp_path / "whole"))
+    assert set(bytes_of(tmp_path / "killed")) == set(bytes_of(tmp_path / "whole"))
 
 
 def test_begun_from_another_adapter_it_ends_in_the_same_bits(base: Path, data: Path, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_killed_before_the_first_checkpoint_it_starts_anew(left: str, base: Path
 def test_a_finished_training_is_left_alone(base: Path, data: Path, tmp_path: Path, line: Any) -> None:
     settings = stopping(data, line)
     whole = go(base, data, tmp_path / "a", settings)
-    before, times = listing(tmp_path / "a"), {p: p.stat().st_mtime_ns for p in (tmp_path / "a").iterdir()}
+    before, times = bytes_of(tmp_path / "a"), {p: p.stat().st_mtime_ns for p in (tmp_path / "a").iterdir()}
     seen: list[Any] = []
     chat = load(str(base))
     again = train(
@@ -216,7 +217,7 @@ def test_a_finished_training_is_left_alone(base: Path, data: Path, tmp_path: Pat
     assert (again.was_finished, whole.was_finished) == (True, False)
     assert figures(again) == figures(whole)
     assert seen == []
-    assert listing(tmp_path / "a") == before
+    assert bytes_of(tmp_path / "a") == before
     assert {p: p.stat().st_mtime_ns for p in times if p.name != ".lock"} == {
         p: time for p, time in times.items() if p.name != ".lock"
     }
@@ -228,13 +229,13 @@ def refused(
     folder: Path, base: Path, data: Path, what: type[LemError], pattern: str, settings: TrainingSettings = QUICK,
     **options: Any,
 ) -> None:  # fmt: skip
-    before = listing(folder)
+    before = bytes_of(folder)
     with pytest.raises(what, match=pattern) as error:
         go(base, data, folder, settings, resume=True, **options)
     text = str(error.value)
     assert text.endswith(".")
     assert ". " not in text, "one sentence"
-    assert listing(folder) == before
+    assert bytes_of(folder) == before
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def test_a_folder_of_somebody_else_is_refused(
 
 
 def test_a_training_that_lies_there_is_not_trained_over(base: Path, data: Path, killed: Path) -> None:
-    before = listing(killed)
+    before = bytes_of(killed)
     with pytest.raises(UserError, match=r"is not empty; .*go on with it by --resume.*nothing was touched\.$"):
         go(base, data, killed)
-    assert listing(killed) == before
+    assert bytes_of(killed) == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,23 +62,3 @@ def outcome(folder: Path) -> dict[str, Any]:
         "metrics": [{k: v for k, v in row.items() if k not in TIMED} for row in rows(folder)],
         "config": json.loads((folder / "adapter_config.json").read_text()),
     }
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes; the lock is no part of a training."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def call_number(n: int, function: Callable[..., Any], failing: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, but for its n-th call (from 1), which goes to another one."""
-    calls = [0]
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        return (failing if calls[0] == n else function)(*args, **kwargs)
-
-    return counted

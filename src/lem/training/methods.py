@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from lem.chat.load import ChatModel, adapter_identity, read_adapter_config
@@ -22,6 +23,7 @@ from lem.errors import UserError
 from lem.training.settings import TrainingSettings
 
 _LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+_ZERO_ROW = 1e-3
 _QUANTIZED = (nn.QuantizedLinear, QuantizedSwitchLinear, nn.QuantizedEmbedding)
 
 
@@ -74,6 +76,7 @@ def apply_method(chat: ChatModel, settings: TrainingSettings) -> Applied:
         if keys is not None:
             parameters["keys"] = list(keys)
         linear_to_lora_layers(model, layers, parameters, use_dora=settings.method == "dora")
+        _leave_zero_rows(model)
     model.update(tree_map(lambda value: value.astype(mx.float32), model.trainable_parameters()))
     mx.eval(model.parameters())
     n_trainable = sum(int(value.size) for _, value in flat(model.trainable_parameters()))
@@ -96,6 +99,18 @@ def _refuse_dora(chat: ChatModel, layers: int, keys: tuple[str, ...] | None) -> 
                 what = f"weights in {module.bits} bits ({module.mode})"
             if what:
                 raise UserError(f"{chat.name}: --method dora cannot adapt {what} ({name}); use --method lora.")
+
+
+def _leave_zero_rows(model: Any) -> None:
+    """Give weight rows that are all zero a direction, so that DoRA's magnitude / norm is 0 / small and not 0 / 0.
+
+    Their magnitude stays 0, so the fresh adapter still changes no output. lem-nano has such rows, and so have models
+    with padded or pruned weights.
+    """
+    for _, module in model.named_modules():
+        if isinstance(module, DoRALinear):
+            first = (mx.arange(module.lora_b.shape[0]) == 0)[:, None]
+            module.lora_b = mx.where((module.m == 0)[None] & first, _ZERO_ROW, module.lora_b)
 
 
 def flat(tree: Any) -> list[tuple[str, mx.array]]:
