@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lem.data.check import check_data
-from lem.data.probes import Probe, read_probes
+from lem.data.probes import Probe, read_probes, refuse_variants
 from lem.data.rephrase import (
     KINDS,
     TEMPLATES,
@@ -207,3 +207,10 @@ def test_the_output_may_not_exist_nor_lie_in_the_training_folder(tmp_path: Path)
         check_output(taken, training)
     with pytest.raises(UserError, match=r"ends in \.json"):
         check_output(tmp_path / "x.jsonl", training)
+
+
+def test_variants_are_refused_where_each_probe_is_an_observation(tmp_path: Path) -> None:
+    plain, variant = Probe("P01", "law", "Why?"), Probe("P01~urgency", "law", "Why? Tonight.", "P01")
+    refuse_variants([plain], tmp_path / "probes.json")
+    with pytest.raises(UserError, match="P01~urgency is a rephrasing of P01"):
+        refuse_variants([plain, variant], tmp_path / "probes.json")

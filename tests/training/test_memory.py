@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +15,7 @@ import pytest
 from longhand import adapted, as_numpy, assert_same_gradients, chat_of, n_counted, random_rows
 from mlx.utils import tree_flatten
 
+from lem.chat.load import load
 from lem.errors import UserError
 from lem.training.batches import Batch, make_batch
 from lem.training.head import split_head
@@ -22,6 +24,7 @@ from lem.training.methods import apply_method
 from lem.training.schedule import make_optimizer
 from lem.training.settings import TrainingSettings
 from lem.training.step import apply_gradient, gradient
+from lem.training.train import train
 from tiny import random_model
 
 WIDER = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -300,3 +303,13 @@ def test_evaluation_is_not_checkpointed() -> None:
             mx.eval(model(mx.array([[1, 2, 3]])))
     assert len(calls) == len(model.layers)
     assert kind.__call__ is kind.__dict__["__call__"]
+
+
+def test_a_training_with_checkpointed_gradients_ends_in_the_same_bits(tmp_path: Path, base: Path, data: Path) -> None:
+    """What lets a training that ran out of memory go on with --grad-checkpoint."""
+    ends = []
+    for name, saving in (("plain", False), ("saving", True)):
+        settings = TrainingSettings(iters=4, learning_rate=1e-2, rank=2, grad_checkpoint=saving)
+        train(load(str(base)), data, tmp_path / name, settings)
+        ends.append((tmp_path / name / "adapters.safetensors").read_bytes())
+    assert ends[0] == ends[1]

@@ -199,3 +199,9 @@ def test_a_preset_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00rank")
     with pytest.raises(UserError, match="not valid YAML"):
         read_preset("mine", tmp_path)
+
+
+def test_checkpointed_gradients_are_no_other_training_unless_there_is_dropout() -> None:
+    plain, dropping = TrainingSettings(), TrainingSettings(dropout=0.1)
+    assert replace(plain, grad_checkpoint=True).identity == plain.identity
+    assert replace(dropping, grad_checkpoint=True).identity != dropping.identity

@@ -230,11 +230,12 @@ def _evaluator(
     config: Config, chat: Any, settings: TrainingSettings, scoring: Scoring, output: Path
 ) -> Callable[[int], dict[str, Any]]:
     from lem.chat.generate import GenerationSettings
-    from lem.data import read_probes
+    from lem.data.probes import read_probes, refuse_variants
     from lem.studies.checkpoint_scoring import probe_evaluator
 
     path = existing_path(scoring.prompts) if scoring.prompts else Path(config.seeds_dir) / "P01-P20.json"
     probes = read_probes(path, scoring.limit)
+    refuse_variants(probes, path)
     generation = GenerationSettings(scoring.max_tokens, config.temperature, config.top_p)
     return probe_evaluator(chat, probes, generation, settings.seed, output)
 

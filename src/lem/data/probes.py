@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def _source(entry: dict[str, Any], number: int, path: Path) -> str | None:
             "probe that it rephrases, or leave the field out."
         )
     return source
+
+
+def refuse_variants(probes: Sequence[Probe], path: Path) -> None:
+    """Refuse rephrased probes where every probe counts as an observation.   Raises: UserError naming the first."""
+    for probe in probes:
+        if probe.source is not None:
+            raise UserError(
+                f"{path}: {probe.id} is a rephrasing of {probe.source}, and its variants are no separate observations; "
+                "give the probes themselves here, and the rephrased ones to `lem benchmark`."
+            )
 
 
 def _refuse_duplicates(probes: list[Probe], path: Path) -> None:

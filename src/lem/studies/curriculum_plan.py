@@ -19,6 +19,7 @@ from lem.chat.load import file_sha, load
 from lem.config import Config
 from lem.data import Kernel, Probe, read_chat_examples, read_kernel, read_probes
 from lem.data.contamination import refuse_probes
+from lem.data.probes import refuse_variants
 from lem.errors import ResumeMismatch, UserError
 from lem.paths import display_path
 from lem.studies.curriculum_file import CreativeLock, Curriculum, Phase, Quick, read_curriculum, resolve_settings
@@ -111,6 +112,7 @@ def make_plan(
     quicker = _quick_section(file, curriculum) if quick else None
     probe_file = probes or file.parent / (quicker.probes if quicker else curriculum.probes)
     chosen = read_probes(probe_file, limit)
+    refuse_variants(chosen, probe_file)
     _check_enough_probes(curriculum, chosen, file)
     seeds = (probe_file, *seeds)
     data = _read_data(file, curriculum, seeds)

@@ -89,8 +89,12 @@ class TrainingSettings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the trained weights, for the configuration hash."""
-        return {name: value for name, value in as_json(self).items() if name not in _INTERVALS}
+        """The settings that decide the trained weights, for the configuration hash.
+
+        Gradient checkpointing computes the same bits a second time; only dropout draws other numbers under it.
+        """
+        left_out = _INTERVALS if self.dropout else (*_INTERVALS, "grad_checkpoint")
+        return {name: value for name, value in as_json(self).items() if name not in left_out}
 
 
 def _is_whole(value: Any) -> bool:
