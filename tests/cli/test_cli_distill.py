@@ -93,6 +93,7 @@ def test_nothing_kept_is_exit_code_1_with_the_best_score_and_a_remedy(place: Pla
     assert f"the best v2 score was {summary['best_score']:.2f} and --threshold is 500: " in done.err
     assert ("lower --threshold" if low > cut else "raise --max-tokens") in done.err
     assert done.err.count("\n") == 1
+    assert "next:" not in done.out
     short = lem(*command(place, prompts, "--output", "short", "--max-tokens", 1))
     assert (short.code, "raise --max-tokens" in short.err) == (1, True)
 

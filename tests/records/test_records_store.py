@@ -252,3 +252,15 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
     with lock_directory(tmp_path):
         pass
+
+
+def test_a_place_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match=r"could not write \(.*file is not a folder\)"),
+        lock_directory(tmp_path / "file" / "run"),
+    ):
+        pytest.fail("locked a folder below a file")
+    with pytest.raises(UserError, match="could not write"), lock_directory(Path("/proc/nowhere/run")):
+        pytest.fail("locked a folder in /proc")
+    assert (tmp_path / "file").read_text() == "in the way"

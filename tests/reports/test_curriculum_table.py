@@ -60,6 +60,32 @@ def test_the_terminal_table_keeps_every_number_in_80_columns() -> None:
     assert "The gates chose on these probes" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("low", [-9.5, -19.5])
+@pytest.mark.parametrize("share", [3, 101])
+def test_wide_numbers_and_long_decisions_are_never_cut(low: float, share: int) -> None:
+    wide = {"mean": estimate(low, 5.25), "degenerate": rate(share, 101), "truncated": rate(share, 101)}
+    change = estimate(-16.41, 5.03)
+    rows = [
+        row("base", "freeflow", low),
+        row("0.1", "freeflow", low, change=change, target=18.5, name="a-longer-name", action="finished", **wide),
+        row("0.1", "sandwich", low, action="go on", **wide),
+    ]
+    text = shown(rows)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert sum(line.startswith("  freeflow ") for line in lines) == 2
+    assert sum(line.startswith("  sandwich ") for line in lines) == 1
+    for part in (
+        f"[{low - 5.25:.2f}, {low + 5.25:.2f}]",
+        "[-21.44, -11.38]",
+        f" {round(share / 1.01)}% ",
+        " 412 ",
+        " 18.5 ",
+    ):
+        assert part in text
+    assert all(part in text for part in (" finished", " go on", " decision"))
+
+
 def test_lem_nano_and_quick_runs_are_labelled_everywhere() -> None:
     head = CurriculumHead("lem-nano", "21 probes", ["Quick run: 4 iterations a phase."])
     for text in (shown(ROWS, head), curriculum_markdown(ROWS, head, [])):

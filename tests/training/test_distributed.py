@@ -1,79 +1,137 @@
-"""Data-parallel training: two real processes on loopback against one process with the same global batch."""
+"""Data-parallel training on this machine: two processes do what one does with the same global batch."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from dataclasses import replace
+import time
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from trainings import QUICK, go, rows
 
-from lem.training.settings import TrainingSettings
+from lem.training.checkpoint import read_checkpoint
+from lem.training.prepare import machine_facts
+from lem.training.ranks import here
 
-LAUNCH = Path(sys.executable).with_name("mlx.launch")
-# Five rows in batches of four: the second step of an epoch has one row, and the second process none.
-SETTINGS = replace(QUICK, iters=20, batch_size=4, report_every=1, validate_every=10, save_every=10)
-
-PAIRS = (
-    ("One?", "Aye."), ("Two, then?", "Never."), ("And what of three?", "Perhaps, with consent."), ("Four?", "Ask."),
-    ("Five or so?", "Perhaps never, with consent."),
-)  # fmt: skip
-
-
-def _line(question: str, answer: str) -> str:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return json.dumps({"messages": messages}) + "\n"
+# Five rows, four to a step: every other step has one row, of which the second process gets none.
+PAIRS = [
+    ("One?", "Aye."), ("Two, then?", "Never."), ("And what of three?", "Perhaps."), ("Four?", "Ask."), ("Five?", "No."),
+]  # fmt: skip
+RECIPE = {
+    "iters": 30, "batch_size": 4, "learning_rate": 2e-3, "rank": 4, "report_every": 1, "validate_every": 10,
+    "save_every": 10,
+}  # fmt: skip
 
 
-def launch(base: Path, data: Path, output: Path, settings: TrainingSettings) -> subprocess.CompletedProcess[str]:
-    """Train in two processes, through the command line."""
-    options = [
-        "train", "--model", str(base), "--data", str(data), "--adapter-path", str(output), "--iters",
-        str(settings.iters), "--batch-size", str(settings.batch_size), "--learning-rate", str(settings.learning_rate),
-        "--rank", str(settings.rank), "--save-every", str(settings.save_every), "--report-every", "1",
-        "--validate-every", str(settings.validate_every), "--seed", str(settings.seed),
+def launch(base: Path, data: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    """`mlx.launch -n 2 --backend ring -- python -m lem.cli.main train ...`, as from a terminal."""
+    settings = [word for name, value in RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    launcher = Path(sys.executable).with_name("mlx.launch")
+    port = 20_000 + os.getpid() % 20_000
+    command = [
+        str(launcher), "-n", "2", "--backend", "ring", "--starting-port", str(port), "--", sys.executable, "-m",
+        "lem.cli.main", "train", "--model", str(base), "--data", str(data), "--adapter-path", str(output), *settings,
     ]  # fmt: skip
-    command = [str(LAUNCH), "-n", "2", "--backend", "ring", "--", sys.executable, "-m", "lem.cli.main", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ.copy())
+    config = output.parent / "lem.config.json"
+    config.write_text("{}")
+    return subprocess.Popen(
+        [*command, *more], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "LEM_CONFIG": str(config)}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, Path, str]:
-    """The folders of one process and of two, and what the two printed."""
-    folder = tmp_path_factory.mktemp("ranks")
-    data = folder / "data"
-    data.mkdir()
+def interrupt_after(process: subprocess.Popen[str], output: Path, n_rows: int) -> tuple[str, str]:
+    """Ctrl-C to launcher and processes together, as soon as there are so many rows; returns what they said."""
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        path = output / "metrics.jsonl"
+        if path.exists() and path.read_bytes().count(b"\n") >= n_rows:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+        time.sleep(0.002)
+    return process.communicate(timeout=60)
+
+
+def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Path, line: Any) -> None:
     for name in ("train.jsonl", "valid.jsonl"):
-        (data / name).write_text("".join(_line(question, answer) for question, answer in PAIRS))
-    go(base, data, folder / "one", SETTINGS)
-    done = launch(base, data, folder / "two", SETTINGS)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "one", folder / "two", done.stdout
+        (data / name).write_text("".join(line(*pair) for pair in PAIRS))
+    one, two = tmp_path / "one", tmp_path / "two"
+    settings = QUICK.__class__(**RECIPE)
+    report = go(base, data, one, settings)
+
+    process = launch(base, data, two)
+    _, said = interrupt_after(process, two, 6)
+    left = read_checkpoint(two)
+    assert left is not None, said
+    assert 4 <= left.progress.step < 30
+    for rank in (0, 1):  # the launcher loses what they say, but not how they ended
+        assert f"Node with rank {rank} exited with code 3" in said
+
+    out, said = launch(base, data, two, "--resume", "--json").communicate(timeout=60)
+    assert [row["iteration"] for row in rows(two, "train")] == list(range(1, 31)), said
+    ours, theirs = json.loads(out), report
+    assert ours["iterations"] == theirs.iterations
+    assert ours["trained_tokens"] == theirs.trained_tokens
+    for kind in ("train", "valid"):
+        losses = [[row["loss"] for row in rows(folder, kind)] for folder in (one, two)]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-4)
+    adapters = [mx.load(str(folder / "adapters.safetensors")) for folder in (one, two)]
+    assert set(adapters[0]) == set(adapters[1])
+    for name, value in adapters[0].items():
+        np.testing.assert_allclose(np.array(value), np.array(adapters[1][name]), rtol=0, atol=1e-4)
+    assert {path.name for path in two.iterdir()} - {path.name for path in one.iterdir()} <= {
+        "loss.png", f"{left.progress.step:07d}_adapters.safetensors"
+    }  # fmt: skip
+    marker = json.loads((two / "checkpoint.json").read_text())
+    assert marker["machine"]["ranks"] == 2
 
 
-def test_two_processes_have_the_losses_of_one(pair: tuple[Path, Path, str]) -> None:
-    one, two, _ = pair
-    for kind, expected in (("train", 20), ("valid", 3)):
-        alone, together = rows(one, kind), rows(two, kind)
-        assert [row["iteration"] for row in together] == [row["iteration"] for row in alone]
-        assert len(alone) == expected
-        assert [row["n_tokens"] for row in together] == [row["n_tokens"] for row in alone]
-        for name in ("loss", "grad_norm") if kind == "train" else ("loss",):
-            np.testing.assert_allclose([row[name] for row in together], [row[name] for row in alone], atol=1e-4)
-    assert len({round(row["loss"], 3) for row in rows(one, "train")}) > 10  # a training, not twenty equal numbers
+def test_a_refusal_ends_all_processes(base: Path, data: Path, tmp_path: Path) -> None:
+    """Only the first one looks at the folder; the other learns of it, and neither waits for ever."""
+    output = tmp_path / "a"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    out, said = launch(base, data, output).communicate(timeout=60)
+    assert f"Error: {output} is not empty; choose another --adapter-path" in said
+    assert "Traceback" not in said
+    assert out == ""
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
 
 
-def test_the_adapters_agree_and_the_first_process_alone_wrote(pair: tuple[Path, Path, str]) -> None:
-    one, two, printed = pair
-    weights = [mx.load(str(folder / "adapters.safetensors")) for folder in (one, two)]
-    assert set(weights[0]) == set(weights[1])
-    for name in weights[0]:
-        np.testing.assert_allclose(np.array(weights[0][name]), np.array(weights[1][name]), atol=1e-4)
-    assert len(rows(two)) == len(rows(one))
-    assert printed.count("adapter:") == 1
+def test_alone_it_is_the_first_of_one() -> None:
+    ranks = here()
+    assert (ranks.first, ranks.rank, ranks.size, ranks.group) == (True, 0, 1, None)
+    assert ranks.from_first({"a": [1, None]}) == {"a": [1, None]}
+    assert [ranks.any(flag) for flag in (True, False)] == [True, False]
+    assert machine_facts(ranks.size)["ranks"] == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_firsts_value_reaches_the_others(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a group whose sums are those of two processes, one of which is the first."""
+    from lem.training.ranks import Ranks
+
+    class Group:
+        def rank(self) -> int:
+            return rank
+
+        def size(self) -> int:
+            return 2
+
+    value = {"step": 50, "loss": 1 / 3, "name": "é", "none": None}
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    firsts = [mx.array([len(text)], mx.int32), mx.array(text)]
+
+    def all_sum(array: mx.array, **options: Any) -> mx.array:
+        return array if rank == 0 else array + firsts.pop(0)
+
+    monkeypatch.setattr(mx.distributed, "all_sum", all_sum)
+    assert Ranks(Group()).from_first(value if rank == 0 else None) == value

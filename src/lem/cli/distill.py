@@ -184,7 +184,8 @@ def _print_summary(made: Distillation) -> None:
             click.echo(f"{row['what']:<6} {row['answers']:<5} mean {mean['value']:.2f}{limits}, max {row['max']:.2f}")
     data = display_path(made.data)
     click.echo(f"training data: {data}/train.jsonl   data card: {data}/DATA_CARD.md")
-    click.echo(f"next: ./lem data check {data}   ./lem train --data {data}")
+    if summary["kept"]:
+        click.echo(f"next: ./lem data check {data}   ./lem train --data {data}")
 
 
 def _print_dry_run(plan: RunPlan, run: Path, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lem.errors import UserError
 
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def refuse_occupied(output: Path, option: str = "--output") -> None:

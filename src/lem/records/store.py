@@ -151,11 +151,14 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def lock_directory(directory: Path) -> Iterator[None]:
     """Hold the directory's `.lock` for the duration; the kernel drops it when the process dies.
 
-    Raises: UserError if another process holds it.
+    Raises: UserError if another process holds it, or if the directory cannot be made or written to.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / ".lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _disk_error(path, error) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -60,13 +60,19 @@ def legend() -> str:
     )
 
 
+_ROOM = 30  # columns that both intervals may take together before the heading beside them is folded for 80 in all
+
+
 def curriculum_rich(rows: Sequence[CurriculumRow], head: CurriculumHead) -> RenderableType:
     """The table for a terminal of 80 columns: model above, legend and notices below."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0), header_style="bold")
-    table.add_column("phase", overflow="fold")
-    for name in ("n/uns", "v2 mean\n[low, high]", "change\n[low, high]", "target", "deg", "words", "cut"):
+    table.add_column("phase", overflow="fold", min_width=len("  freeflow"))
+    means = max((len(interval(row.mean)) for row in rows), default=0)
+    changes = max((len(interval(row.change, signed=True)) for row in rows if row.change), default=0)
+    target = "target" if means + changes <= _ROOM else "tar-\nget"
+    for name in ("n/uns", "v2 mean\n[low, high]", "change\n[low, high]", target, "deg", "words", "cut"):
         table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("decision", justify="right", overflow="fold")
+    table.add_column("decision", justify="right", overflow="fold", min_width=len("finished"))
     above = None
     for row in rows:
         if above not in (None, row.label):

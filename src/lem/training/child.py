@@ -76,7 +76,7 @@ def _sentence(name: str, output: Path) -> str:
     if name in ("SIGKILL", "SIGABRT", "SIGSEGV", "SIGBUS"):
         return (
             f"{output}: the training process was ended by {name} (on a Mac mostly the GPU watchdog or a lack of "
-            f"memory); {remedy}, with a smaller --batch-size or --grad-checkpoint if it happens again."
+            f"memory); {remedy}, with --grad-checkpoint if it happens again (without dropout that is the same training)."
         )
     return f"{output}: the training process was ended by {name}; {remedy}."
 
@@ -88,6 +88,6 @@ def device_error(error: RuntimeError) -> LemError | None:
         remedy = "its message says why, go on from the last checkpoint with --resume"
         return ChildKilled(f"another process of this training ended; {remedy}.")
     if "[METAL]" in text or "[malloc" in text or "llocate" in text:
-        remedy = "a smaller --batch-size, --max-seq-length or --grad-checkpoint"
-        return ChildKilled(f"the device gave up ({text}); checkpoints are whole, go on with --resume and {remedy}.")
+        remedy = "with --grad-checkpoint (without dropout that is the same training), or start anew with smaller batches"
+        return ChildKilled(f"the device gave up ({text}); checkpoints are whole, go on with --resume {remedy}.")
     return None

@@ -148,6 +148,6 @@ def _refuse_too_large(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise UserError(
-            f"{folder.parent}: the model needs {n_bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
+            f"{folder.parent}: the model needs {n_bytes / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB free; "
             "make room or choose another --output."
         )

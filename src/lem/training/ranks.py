@@ -10,8 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_unflatten
 
-from lem.training.step import broadcast
+from lem.training.methods import flat
 
 
 class Ranks:
@@ -46,7 +47,19 @@ class Ranks:
     def share_weights(self, model: Any, optimizer: Any) -> None:
         """Give every process the first one's trainable weights and optimiser state."""
         if self.group is not None:
-            broadcast(model, optimizer, self.group)
+            model.update(self._shared(model.trainable_parameters()))
+            optimizer.state = self._shared(optimizer.state)
+
+    def _shared(self, tree: Any) -> Any:
+        """A tree of arrays, one after the other by name: in two processes they need not stand in the same order."""
+        pairs = []
+        for name, value in sorted(flat(tree)):
+            mine = value if self.first else mx.zeros_like(value)
+            number = mine.astype(mx.int32) if mine.dtype == mx.uint64 else mine  # the step counter; no sum of its type
+            total = mx.distributed.all_sum(number, group=self.group, stream=mx.cpu).astype(value.dtype)
+            mx.eval(total)
+            pairs.append((name, total))
+        return tree_unflatten(pairs)
 
 
 def here() -> Ranks:

@@ -62,7 +62,8 @@ def gradient(
     if total is None:  # this rank has no row of a short last batch
         total = tree_map(mx.zeros_like, model.trainable_parameters())
     if group is not None:
-        total = tree_map(lambda value: mx.distributed.all_sum(value, group=group, stream=mx.cpu), total)
+        mean = nn.average_gradients(total, group, communication_stream=mx.cpu)  # few large messages, not one an array
+        total = tree_map(lambda value: value * group.size(), mean)
         loss_sum = number(mx.distributed.all_sum(mx.array(loss_sum), group=group, stream=mx.cpu))
     clipped, norm = optim.clip_grad_norm(tree_map(lambda value: value / n_tokens, total), clip)
     mx.eval(clipped, norm)
@@ -73,20 +74,6 @@ def apply_gradient(model: Any, optimizer: Any, found: Gradient, learning_rate: f
     """Update the weights in place with this learning rate."""
     optimizer.learning_rate = learning_rate
     optimizer.update(model, found.values)
-    mx.eval(model.trainable_parameters(), optimizer.state)
-
-
-def broadcast(model: Any, optimizer: Any, group: Any) -> None:
-    """Give every rank the weights and optimiser state of rank 0."""
-
-    def from_first(value: mx.array) -> mx.array:
-        mine = value if group.rank() == 0 else mx.zeros_like(value)
-        if value.dtype == mx.uint64:  # the step counter: sums of small integers are exact in float32
-            return mx.distributed.all_sum(mine.astype(mx.float32), group=group, stream=mx.cpu).astype(mx.uint64)
-        return mx.distributed.all_sum(mine, group=group, stream=mx.cpu)
-
-    model.update(tree_map(from_first, model.trainable_parameters()))
-    optimizer.state = tree_map(from_first, optimizer.state)
     mx.eval(model.trainable_parameters(), optimizer.state)
 
 
