@@ -105,7 +105,7 @@ def adapter_identity(path: Path) -> str:
     """
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (path / name).is_file():
-            raise UserError(f"{path}: no {name} here, so it is not an adapter directory; check --adapter.")
+            raise UserError(f"{path}: no {name} here, so it is not an adapter directory; correct the path.")
     settings = read_adapter_config(path)
     shaping = {key: settings.get(key) for key in ("fine_tune_type", "num_layers", "lora_parameters")}
     text = json.dumps(shaping, sort_keys=True) + file_sha(path / "adapters.safetensors")

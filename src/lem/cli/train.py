@@ -39,7 +39,7 @@ class Scoring:
 @click.option("--from-adapter", metavar="DIR", help="Begin with this adapter's weights, to train it further.")
 @click.option("--preset", metavar="NAME", help="A recipe of training/presets, or a .yaml file; options override it.")
 @recipe_options
-@click.option("--format", type=click.Choice(["freeflow", "sandwich"]), help="Prompt alone, or inside a kernel.  [default: freeflow]")
+@click.option("--format", type=click.Choice(["freeflow", "sandwich"]), help="Prompt in a kernel?  [default: freeflow]")
 @click.option("--kernel", metavar="PATH", help="Kernel of the sandwich.  [default: config]")
 @click.option("--eval-prompts", metavar="PATH", help="Probes of --eval-every.  [default: P01-P20.json of the seeds]")
 @click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="The first N of them.")

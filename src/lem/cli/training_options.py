@@ -36,7 +36,7 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("--alpha", float, "LoRA alpha, instead of --scale: scale = alpha / rank."),
     ("--dropout", _SHARE, "LoRA dropout.  [default: config, 0]"),
     ("--max-seq-length", click.IntRange(min=8), "Longest row in tokens.  [default: config, 2048]"),
-    ("--too-long", click.Choice(["truncate", "drop"]), "Shorten a longer row's prompt, or drop it.  [default: truncate]"),
+    ("--too-long", click.Choice(["truncate", "drop"]), "Shorten a longer prompt, or drop it.  [default: truncate]"),
     ("--save-every", _AT_LEAST_1, "Steps between checkpoints.  [default: config, 50]"),
     ("--report-every", _AT_LEAST_1, "Steps between reports.  [default: 10]"),
     ("--validate-every", _AT_LEAST_1, "Steps between validations.  [default: 50]"),

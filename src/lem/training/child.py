@@ -76,7 +76,7 @@ def _sentence(name: str, output: Path) -> str:
     if name in ("SIGKILL", "SIGABRT", "SIGSEGV", "SIGBUS"):
         return (
             f"{output}: the training process was ended by {name} (on a Mac mostly the GPU watchdog or a lack of "
-            f"memory); {remedy}, with --grad-checkpoint if it happens again (without dropout that is the same training)."
+            f"memory); {remedy}, with --grad-checkpoint if it happens again (the same training, but for dropout)."
         )
     return f"{output}: the training process was ended by {name}; {remedy}."
 
@@ -88,6 +88,6 @@ def device_error(error: RuntimeError) -> LemError | None:
         remedy = "its message says why, go on from the last checkpoint with --resume"
         return ChildKilled(f"another process of this training ended; {remedy}.")
     if "[METAL]" in text or "[malloc" in text or "llocate" in text:
-        remedy = "with --grad-checkpoint (without dropout that is the same training), or start anew with smaller batches"
+        remedy = "with --grad-checkpoint (the same training, but for dropout), or start anew with smaller batches"
         return ChildKilled(f"the device gave up ({text}); checkpoints are whole, go on with --resume {remedy}.")
     return None

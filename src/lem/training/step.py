@@ -62,7 +62,8 @@ def gradient(
     if total is None:  # this rank has no row of a short last batch
         total = tree_map(mx.zeros_like, model.trainable_parameters())
     if group is not None:
-        mean = nn.average_gradients(total, group, communication_stream=mx.cpu)  # few large messages, not one an array
+        # In few large messages, where one an array would cost a round trip each.
+        mean = nn.average_gradients(total, group, communication_stream=mx.default_stream(mx.cpu))
         total = tree_map(lambda value: value * group.size(), mean)
         loss_sum = number(mx.distributed.all_sum(mx.array(loss_sum), group=group, stream=mx.cpu))
     clipped, norm = optim.clip_grad_norm(tree_map(lambda value: value / n_tokens, total), clip)
