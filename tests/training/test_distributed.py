@@ -8,29 +8,40 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from trainings import QUICK, go, rows
+from trainings import go, rows
 
 from lem.training.checkpoint import read_checkpoint
 from lem.training.prepare import machine_facts
-from lem.training.ranks import here
+from lem.training.ranks import Ranks, here
+from lem.training.settings import TrainingSettings
 
 # Five rows, four to a step: every other step has one row, of which the second process gets none.
 PAIRS = [
     ("One?", "Aye."), ("Two, then?", "Never."), ("And what of three?", "Perhaps."), ("Four?", "Ask."), ("Five?", "No."),
 ]  # fmt: skip
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "iters": 30, "batch_size": 4, "learning_rate": 2e-3, "rank": 4, "report_every": 1, "validate_every": 10,
     "save_every": 10,
 }  # fmt: skip
 
 
-def launch(base: Path, data: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """A standard input that stays open: at the end of its input the launcher would keep a core busy."""
+    reading, writing = os.pipe()
+    yield reading
+    os.close(reading)
+    os.close(writing)
+
+
+def launch(terminal: int, base: Path, data: Path, output: Path, *more: str) -> subprocess.Popen[str]:
     """`mlx.launch -n 2 --backend ring -- python -m lem.cli.main train ...`, as from a terminal."""
     settings = [word for name, value in RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     launcher = Path(sys.executable).with_name("mlx.launch")
@@ -42,7 +53,7 @@ def launch(base: Path, data: Path, output: Path, *more: str) -> subprocess.Popen
     config = output.parent / "lem.config.json"
     config.write_text("{}")
     return subprocess.Popen(
-        [*command, *more], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*command, *more], text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "LEM_CONFIG": str(config)}, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
@@ -60,14 +71,14 @@ def interrupt_after(process: subprocess.Popen[str], output: Path, n_rows: int) -
     return process.communicate(timeout=60)
 
 
-def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Path, line: Any) -> None:
+def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Path, line: Any, terminal: int) -> None:
     for name in ("train.jsonl", "valid.jsonl"):
         (data / name).write_text("".join(line(*pair) for pair in PAIRS))
     one, two = tmp_path / "one", tmp_path / "two"
-    settings = QUICK.__class__(**RECIPE)
+    settings = TrainingSettings(**RECIPE)
     report = go(base, data, one, settings)
 
-    process = launch(base, data, two)
+    process = launch(terminal, base, data, two)
     _, said = interrupt_after(process, two, 6)
     left = read_checkpoint(two)
     assert left is not None, said
@@ -75,7 +86,7 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Pat
     for rank in (0, 1):  # the launcher loses what they say, but not how they ended
         assert f"Node with rank {rank} exited with code 3" in said
 
-    out, said = launch(base, data, two, "--resume", "--json").communicate(timeout=60)
+    out, said = launch(terminal, base, data, two, "--resume", "--json").communicate(timeout=60)
     assert [row["iteration"] for row in rows(two, "train")] == list(range(1, 31)), said
     ours, theirs = json.loads(out), report
     assert ours["iterations"] == theirs.iterations
@@ -94,12 +105,12 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Pat
     assert marker["machine"]["ranks"] == 2
 
 
-def test_a_refusal_ends_all_processes(base: Path, data: Path, tmp_path: Path) -> None:
+def test_a_refusal_ends_all_processes(base: Path, data: Path, tmp_path: Path, terminal: int) -> None:
     """Only the first one looks at the folder; the other learns of it, and neither waits for ever."""
     output = tmp_path / "a"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    out, said = launch(base, data, output).communicate(timeout=60)
+    out, said = launch(terminal, base, data, output).communicate(timeout=60)
     assert f"Error: {output} is not empty; choose another --adapter-path" in said
     assert "Traceback" not in said
     assert out == ""
@@ -117,7 +128,6 @@ def test_alone_it_is_the_first_of_one() -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_firsts_value_reaches_the_others(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a group whose sums are those of two processes, one of which is the first."""
-    from lem.training.ranks import Ranks
 
     class Group:
         def rank(self) -> int:

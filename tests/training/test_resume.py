@@ -286,6 +286,20 @@ def test_intervals_may_change_on_the_way(base: Path, data: Path, killed: Path, t
     assert ours["0000008_optimizer.safetensors"] == theirs["0000008_optimizer.safetensors"]
 
 
+def test_gradient_checkpointing_may_be_switched_on_where_there_is_no_dropout(
+    base: Path, data: Path, killed: Path, tmp_path: Path
+) -> None:
+    go(base, data, killed, replace(QUICK, grad_checkpoint=True), resume=True)
+    go(base, data, tmp_path / "whole")
+    ours, theirs = outcome(killed), outcome(tmp_path / "whole")
+    assert ours["adapters.safetensors"] == theirs["adapters.safetensors"]
+    drop = replace(QUICK, dropout=0.1)
+    with pytest.raises(Killed):
+        go(base, data, tmp_path / "drop", drop, hooks=killed_at(2))
+    name = r"another settings\.grad_checkpoint \(false, now true\)"
+    refused(tmp_path / "drop", base, data, ResumeMismatch, name, replace(drop, grad_checkpoint=True))
+
+
 def test_more_threads_are_worth_a_warning(
     base: Path, data: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

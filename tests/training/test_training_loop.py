@@ -197,16 +197,29 @@ def test_a_preview_says_what_would_happen_and_writes_nothing(
     assert sorted(data.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("prompt", r"valid\.jsonl line 5 shares .* P1 of P\.json"),
+        ("system", r"valid\.jsonl line 5 shares .* P1 of P\.json"),
+        ("id", r"valid\.jsonl line 5: id 'p1' is that of evaluation probe P1"),
+    ],
+)
 def test_a_probe_in_the_data_is_refused_before_anything_is_written(
-    base: Path, data: Path, tmp_path: Path, line: Any
+    base: Path, data: Path, tmp_path: Path, line: Any, where: str, message: str
 ) -> None:
     probe = "Tell me now, in nine short words, why rain falls"
     seeds = tmp_path / "seeds"
     seeds.mkdir()
     (seeds / "P.json").write_text(json.dumps([{"id": "P1", "domain": "sky", "prompt": probe}]))
+    rows_of = {
+        "prompt": line(probe + "?", "Because."),
+        "system": line("Why?", "Because.", system=probe),
+        "id": json.dumps({"id": "p1", **json.loads(line("Why?", "Because."))}) + "\n",
+    }
     with (data / "valid.jsonl").open("a") as file:
-        file.write(line(probe + "?", "Because."))
-    with pytest.raises(DataError, match=r"valid\.jsonl line 5 shares .* P1 of P\.json"):
+        file.write(rows_of[where])
+    with pytest.raises(DataError, match=message):
         go(base, data, tmp_path / "a", seeds=[seeds])
     assert not (tmp_path / "a").exists()
 

@@ -54,12 +54,7 @@ def read_data(
         raise UserError(f"--patience needs a {data / FILES[1]} to watch; write one or leave it out.")
     if seeds:
         for path in paths.values():
-            texts = [
-                (f"{path} line {example.line}", text)
-                for example in read_chat_examples(path)
-                for text in (example.prompt, example.answer)
-            ]
-            refuse_probes(texts, seeds)
+            _refuse_probes(path, seeds)
     too_long: TooLong = "drop" if settings.too_long == "drop" else "truncate"
     limit, mask = settings.max_seq_length, settings.mask_prompt
     rows = {
@@ -67,6 +62,17 @@ def read_data(
         for name, path in paths.items()
     }
     return TrainingData(rows[FILES[0]], rows.get(FILES[1]), {name: file_sha(path) for name, path in paths.items()})
+
+
+def _refuse_probes(path: Path, seeds: Sequence[Path]) -> None:
+    """Refuse a chat file that holds the id or the words of an evaluation probe, system turns included."""
+    examples = [(f"{path} line {example.line}", example) for example in read_chat_examples(path)]
+    texts = [
+        (place, text)
+        for place, example in examples
+        for text in (example.prompt, example.answer, *(m["content"] for m in example.messages if m["role"] == "system"))
+    ]
+    refuse_probes(texts, seeds, [(place, example.id) for place, example in examples if example.id])
 
 
 def make_schedule(rows: RowSet, settings: TrainingSettings) -> tuple[Schedule, TrainingSettings]:
