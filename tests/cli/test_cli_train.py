@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +185,18 @@ def test_a_folder_in_the_way_is_left_as_it_is(lem: Lem, place: Place) -> None:
     assert_sentence(lem("train", *QUICK), "new is not empty; choose another --adapter-path or remove it")
     assert_sentence(lem("train", *QUICK, "--resume"), "new holds no checkpoint of a training")
     assert bytes_of(folder) == {"notes.txt": b"mine"}
+
+
+def test_a_full_disk_is_a_sentence_and_the_training_goes_on(lem: Lem, place: Place) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))  # the weights do not fit, the rest does
+    try:
+        full = lem("train", *QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_sentence(full, "0000000_adapters.safetensors: could not write", "make room", "--resume")
+    assert full.err.count("\n") == 1
+    assert lem("train", *QUICK, "--resume").code == 0
 
 
 def test_a_folder_in_use_is_refused(lem: Lem, place: Place) -> None:

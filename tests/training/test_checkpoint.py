@@ -98,14 +98,28 @@ def test_the_marker_is_the_last_thing_that_is_written(
     go(base, data, tmp_path / "a", replace(SHORT, iters=1, patience=0))
     first = order.index("0000001_adapters.safetensors")
     commit = order.index("checkpoint.json", first)
-    saved = order[first - 1 : commit + 2]
-    assert saved[0] == "flush"
-    assert [name for name in saved if name != "flush"] == [
-        "0000001_adapters.safetensors", "0000001_optimizer.safetensors", "checkpoint.json"
-    ]  # fmt: skip
-    for name in ("0000001_adapters.safetensors", "0000001_optimizer.safetensors", "checkpoint.json"):
-        at = saved.index(name)
-        assert saved[at - 1 : at + 2] == ["flush", name, "flush"]
+    each = [["flush", f"0000001_{kind}.safetensors", "flush"] for kind in ("adapters", "optimizer")]
+    assert order[first - 1 : commit + 2] == [*each[0], *each[1], "flush", "checkpoint.json", "flush"]
+
+
+def test_tensors_behind_the_checkpoint_do_not_stay(base: Path, data: Path, tmp_path: Path) -> None:
+    """Killed behind the tensors of step 6, it goes on with other intervals: nobody will write that file again."""
+    output = tmp_path / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, 1000)
+
+        def on_metric(row: dict[str, Any]) -> None:
+            if row["iteration"] == 6:
+                disk.last = disk.n + 9  # metrics, and four operations for each of the two files
+
+        with pytest.raises(Killed):
+            go(base, data, output, hooks=Hooks(on_metric=on_metric))
+    assert (output / "0000006_optimizer.safetensors").is_file()
+    left = read_checkpoint(output)
+    assert left is not None
+    assert left.progress.step == 3
+    go(base, data, output, replace(QUICK, save_every=4), resume=True)
+    assert sorted(int(path.name[:7]) for path in output.glob("*_adapters.safetensors")) == [0, 3, 4, 8]
 
 
 def test_adapters_are_kept_and_the_last_two_optimiser_states(base: Path, data: Path, tmp_path: Path) -> None:

@@ -125,18 +125,22 @@ def test_alone_it_is_the_first_of_one() -> None:
     assert machine_facts(ranks.size)["ranks"] == 1
 
 
+class Group:
+    """One of two processes."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+
+    def rank(self) -> int:
+        return self._rank
+
+    def size(self) -> int:
+        return 2
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_firsts_value_reaches_the_others(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a group whose sums are those of two processes, one of which is the first."""
-
-    class Group:
-        def rank(self) -> int:
-            return rank
-
-        def size(self) -> int:
-            return 2
-
-    value = {"step": 50, "loss": 1 / 3, "name": "é", "none": None}
+    value = {"step": 50, "loss": 1 / 3, "name": "\u00e9", "none": None}
     text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
     firsts = [mx.array([len(text)], mx.int32), mx.array(text)]
 
@@ -144,4 +148,16 @@ def test_the_firsts_value_reaches_the_others(rank: int, monkeypatch: pytest.Monk
         return array if rank == 0 else array + firsts.pop(0)
 
     monkeypatch.setattr(mx.distributed, "all_sum", all_sum)
-    assert Ranks(Group()).from_first(value if rank == 0 else None) == value
+    assert Ranks(Group(rank)).from_first(value if rank == 0 else None) == value
+
+
+@pytest.mark.parametrize("others", [0.0, 1.0])
+def test_what_one_process_was_told_all_know(others: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.distributed, "all_sum", lambda array, **options: array + others)
+    assert Ranks(Group(1)).any(True)
+    assert Ranks(Group(1)).any(False) is bool(others)
+
+
+def test_a_process_that_waits_for_another_can_be_ended() -> None:
+    assert Ranks(Group(1)).signals == (signal.SIGINT,)
+    assert here().signals == (signal.SIGINT, signal.SIGTERM)

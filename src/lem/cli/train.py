@@ -208,7 +208,7 @@ def _curve(output: Path) -> Iterator[Callable[[], None]]:
     called: list[bool] = []
     try:
         yield lambda: called.append(True)
-    except KeyboardInterrupt:  # the second one, which acts at once
+    except (KeyboardInterrupt, UserError):  # Ctrl-C a second time, which acts at once; a full disk
         called.clear()
         raise
     finally:

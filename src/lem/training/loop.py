@@ -10,7 +10,6 @@ on from its checkpoint and ends in the same bits (same machine, BLAS and thread 
 from __future__ import annotations
 
 import math
-import signal
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -84,9 +83,7 @@ class Training:
 
         Raises: Incomplete after Ctrl-C, with a checkpoint of that step; LemError if it cannot stay finite.
         """
-        # mlx.launch sends SIGTERM to those that wait for one that died: they would never come to act on it later.
-        numbers = (signal.SIGINT, signal.SIGTERM) if self.ranks.group is None else (signal.SIGINT,)
-        with deferred_interrupt(numbers) as interrupted:
+        with deferred_interrupt(self.ranks.signals) as interrupted:
             try:
                 self.model.train()
                 if before is None:

@@ -29,7 +29,6 @@ def preview(
     head = split_head(chat.model)
     rows, width = schedule.longest_batch().tokens.shape
     needed = estimate(chat.model, head, settings, rows, width)
-    trained = [sum(row.reply[1:]) for row in found.train.rows]
     return {
         "model": chat.name,
         "method": settings.method,
@@ -43,7 +42,7 @@ def preview(
         "truncated": found.train.n_truncated,
         "valid_rows": 0 if found.valid is None else len(found.valid.rows),
         "tokens": sum(len(row.tokens) for row in found.train.rows),
-        "trained_tokens": sum(trained),
+        "trained_tokens": sum(row.n_reply for row in found.train.rows),
         "longest_batch": [rows, width],
         "iterations": settings.iters,
         "memory_gb": needed.total / 1e9,

@@ -6,6 +6,7 @@ Rank 0 alone reads and writes the adapter directory; the others need the model a
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +24,14 @@ class Ranks:
         self.size: int = group.size()
         self.group: Any = group if self.size > 1 else None
         self.first = self.rank == 0
+
+    @property
+    def signals(self) -> tuple[signal.Signals, ...]:
+        """The signals on which a training ends with a checkpoint, after the step."""
+        if self.group is None:
+            return (signal.SIGINT, signal.SIGTERM)
+        # mlx.launch sends SIGTERM to those that wait for one that died; their step would never end.
+        return (signal.SIGINT,)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
