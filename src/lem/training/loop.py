@@ -10,7 +10,6 @@ on from its checkpoint and ends in the same bits (same machine, BLAS and thread 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from lem.training.head import Head
 from lem.training.interrupt import deferred_interrupt
 from lem.training.loss import evaluate_sum
 from lem.training.metrics import Metric, Pace
-from lem.training.prepare import TrainingData, machine_facts
+from lem.training.prepare import TrainingData, machine_facts, warn_of_changes
 from lem.training.ranks import Ranks
 from lem.training.schedule import learning_rate, make_optimizer
 from lem.training.settings import TrainingSettings
@@ -116,20 +115,11 @@ class Training:
         if before.progress.finished:
             self.folder.load_final(self.progress)
         else:
-            self._warn_of_changes(before.machine)
+            warn_of_changes(self.output, before.machine, self.machine)
             self.folder.go_to(self.progress)
         if self.ranks.first:
             self.hooks.on_resume(self.progress.step)
         self._tell_start()
-
-    def _warn_of_changes(self, machine: Mapping[str, Any]) -> None:
-        changed = [name for name in self.machine if machine.get(name) != self.machine[name]]
-        if changed:
-            warnings.warn(
-                f"{self.output}: {', '.join(changed)} changed since the checkpoint; the result will be as good, but "
-                "not the same to the bit.",
-                stacklevel=2,
-            )
 
     def _tell_start(self) -> None:
         if self.ranks.first:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -114,6 +115,17 @@ def machine_facts(n_ranks: int) -> dict[str, Any]:
         "blas": sorted(set(blas)) or ["bundled"],
         "ranks": n_ranks,
     }
+
+
+def warn_of_changes(output: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of machine facts that changed since a checkpoint was written."""
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        warnings.warn(
+            f"{output}: {', '.join(changed)} changed since the checkpoint; the result will be as good, but not the "
+            "same to the bit.",
+            stacklevel=2,
+        )
 
 
 def adapter_config(
