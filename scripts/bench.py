@@ -30,13 +30,13 @@ from mlx_lm.sample_utils import make_sampler
 
 from bench_training import bench_training
 from lem.ab.arms import build_arms
-from lem.ab.design import BenchmarkPlan, RenderedArm, render_arm
 from lem.chat.generate import GenerationSettings, Prefix, Request, generate, prefix_of
 from lem.chat.load import ChatModel, load
 from lem.data import read_probes
 from lem.paths import repository_root
 from lem.records import Key
 from lem.runs.groups import MAX_GROUP, Row, cut_groups
+from lem.runs.plan import RenderedArm, RunPlan, render_arm
 from lem.runs.workers import Decoder, Job, WorkerPool, open_decoder
 
 ROOT = repository_root()
@@ -65,7 +65,7 @@ class Workload:
 def workloads(chat: ChatModel, model: str, n_probes: int | None, settings: GenerationSettings) -> list[Workload]:
     """Render base, json and txt over the probes and cut them as `lem benchmark` does."""
     probes = read_probes(ROOT / "seeds" / "P01-P100.json", n_probes)
-    plan = BenchmarkPlan(tuple(build_arms(model, kernels=KERNELS)), tuple(probes), "P01-P100.json", settings)
+    plan = RunPlan(tuple(build_arms(model, kernels=KERNELS)), tuple(probes), "P01-P100.json", settings)
     return [_workload(render_arm(plan, arm, chat)) for arm in plan.arms]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lem.ab.arms import build_arms
-from lem.ab.design import BenchmarkPlan
 from lem.chat.generate import GenerationSettings
 from lem.data import read_probes
+from lem.runs.plan import RunPlan
 
 DOMAINS = ("identity", "care", "creative")
 KERNEL = "Hold to consent. Guide only where it keeps somebody from harming themselves."
@@ -33,9 +33,9 @@ def write_kernel(path: Path, text: str = KERNEL) -> Path:
 def small_plan(
     model: Path, probes: Path, *, kernels: tuple[str, ...] = (), adapters: tuple[str, ...] = (),
     limit: int | None = None, max_tokens: int = 6, temperature: float = 0.9, **options: Any,
-) -> BenchmarkPlan:  # fmt: skip
+) -> RunPlan:  # fmt: skip
     """A plan over a probe file with decoding groups of three."""
-    return BenchmarkPlan(
+    return RunPlan(
         arms=tuple(build_arms(str(model), kernels=kernels, adapters=adapters)),
         probes=tuple(read_probes(probes, limit)),
         probe_file=str(probes),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lem.ab.arms import build_arms, parse_named, select_arms
-from lem.ab.design import preview
 from lem.chat.load import load
 from lem.errors import DataError, UserError
+from lem.runs.plan import preview
 from small_plan import KERNEL, small_plan, write_kernel, write_probes
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from lem.ab.benchmark import count_cells, run_benchmark
+from lem.ab.benchmark import run_benchmark
 from lem.chat import generate as engine
 from lem.chat.sampling import row_seed
 from lem.errors import LemError, ResumeMismatch, UserError
 from lem.records import Key, lock_directory, read_run
 from lem.records.run import read_manifest
+from lem.runs.conduct import count_cells
 from small_plan import bytes_of, cells, rows_of, small_plan, write_kernel, write_probes
 from tiny import make_model
 

@@ -234,7 +234,7 @@ def test_ctrl_c_while_training_is_incomplete_and_goes_on(lem: Lem, place: Place,
 def test_where_it_runs_in_a_child_the_childs_end_is_its_own(
     lem: Lem, place: Place, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lem.cli.curriculum._on_metal", lambda: True)
+    monkeypatch.setattr("lem.chat.device.on_metal", lambda: True)
     high = {**PHASES[1], "target": {"value": 90}}
     assert lem("curriculum", file(high), "--output", "run").code == 1
     assert log_of(place.folder / "run")[-1]["action"] == "stop"

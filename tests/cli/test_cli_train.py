@@ -115,6 +115,7 @@ REFUSALS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "nobody to track": (("--track", "wandb"), ("unknown tracker 'wandb'",)),
     "scoring nothing": (("--eval-prompts", "probes.json"), ("--eval-prompts is for --eval-every",)),
     "no probes": (("--eval-every", 2, "--eval-prompts", "gone.json"), ("gone.json",)),
+    "rephrased probes": (("--eval-every", 2, "--eval-prompts", "variants.json"), ("variants.json", "rephrase")),
     "mlx-lm resumes not": (("--trainer", "mlx-lm", "--resume"), ("--trainer mlx-lm has no --resume",)),
 }
 
@@ -124,6 +125,8 @@ def test_refused_in_a_sentence_before_anything_is_written(why: str, lem: Lem, pl
     for name in ("gentle", "harsh"):
         (place.folder / "training" / "presets").mkdir(parents=True, exist_ok=True)
         (place.folder / "training" / "presets" / f"{name}.yaml").write_text("")
+    variant = {"id": "V1", "domain": "care", "prompt": "And if it were you?", "source": "P00"}
+    (place.folder / "variants.json").write_text(json.dumps([variant]))
     before = bytes_of(place.folder)
     arguments, parts = REFUSALS[why]
     assert_sentence(lem("train", *QUICK, *arguments), *parts)

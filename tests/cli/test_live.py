@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from lem.cli.live import TrainingView, fitting, note_of, training_view
+from lem.cli.options import answer_progress
+from lem.errors import Incomplete
 
 
 class Clock:
@@ -163,3 +167,22 @@ def test_without_a_terminal_nothing_is_shown() -> None:
         for row in (valid_row(0, 6.5), train_row(50, 2.6), PROBE, event_row(53, "skipped")):
             on_metric(row)
     assert file.getvalue() == ""
+
+
+def test_the_bar_over_answers_begins_where_the_last_run_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may hold more cells than are asked for now; the bar counts those asked for."""
+    advanced: list[int] = []
+
+    @contextmanager
+    def bar(description: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+        assert total == 10
+        yield lambda n=1, note=None: advanced.append(n)
+
+    monkeypatch.setattr("lem.cli.options.progress", bar)
+    for cells, missing, done in ((10, 4, 6), (25, 4, 6), (10, 10, 0), (25, 12, 0)):
+        advanced.clear()
+        with answer_progress(10) as callbacks:
+            callbacks["on_start"](cells, missing)
+        assert advanced == [done]
+    with pytest.raises(Incomplete, match="the same command goes on"), answer_progress(10):
+        raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lem.records import Key, Record, RunInfo, Score, open_run, read_run, text_sha, write_atomic
-from lem.reports import read_scores
+from lem.records.cells import read_scores
 
 ARMS = ("base", "json", "trained")
 DOMAINS = ("health", "work", "memory")

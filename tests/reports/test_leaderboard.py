@@ -12,8 +12,8 @@ from small_run import ARMS, DOMAINS, FAILED, MISSING, N_PROBES, TRUNCATED, UNSCO
 
 from lem.errors import DataError, UserError
 from lem.records import Score
+from lem.records.cells import NOT_SCORED, STALE, Outcome, join_cells
 from lem.reports import LeaderboardRow, domain_means, leaderboard
-from lem.reports.cells import NOT_SCORED, STALE, Outcome, join_cells
 from lem.stats import headline
 
 

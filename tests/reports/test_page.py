@@ -242,6 +242,15 @@ def test_arms_that_share_an_adapter_share_its_training(trained_run: SmallRun) ->
     assert "json, trained adapters/lek-first" in training_text(page)
 
 
+def test_an_adapter_is_named_as_seen_from_here(trained_run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = trained_run.path.parent
+    trained = {**trained_run.info.arms["trained"], "adapter": str(folder / "adapters" / "lek-first")}
+    info = dataclasses.replace(trained_run.info, arms={**trained_run.info.arms, "trained": trained})
+    monkeypatch.chdir(folder)
+    page = render_page(info, trained_run.records, trained_run.scores, run=trained_run.path)
+    assert "trained adapters/lek-first" in training_text(page)
+
+
 def test_a_training_that_cannot_be_shown_says_why(trained_run: SmallRun) -> None:
     adapter = trained_run.path.parent / "adapters" / "lek-first"
     write_training(adapter, base_sha="0" * 64)

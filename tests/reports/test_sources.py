@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 from small_run import ARMS, DOMAINS, FAILED, MISSING, UNSCORED, SmallRun, keys, value_of
 
 from lem.records import RunInfo
+from lem.records.cells import domains_of, join_cells, sources_of, variants_each
 from lem.reports import DomainMean, LeaderboardRow, domain_means, leaderboard, tables
-from lem.reports.cells import domains_of, join_cells, sources_of, variants_each
 from lem.reports.leaderboard import probe_values
 from lem.reports.page import render_page
 from lem.stats import headline, paired_difference

@@ -299,6 +299,13 @@ def test_probes_in_training_data_are_found_before_anything_starts(plan_of: PlanO
         plan_of(phase(0), phase(1))
 
 
+def test_rephrased_probes_are_refused_before_anything_starts(plan_of: PlanOf, world: Path) -> None:
+    entries = json.loads((world / "probes.json").read_text())
+    (world / "probes.json").write_text(json.dumps([{**entries[0], "source": "P00"}, *entries[1:]]))
+    with pytest.raises(UserError, match="is a rephrasing of P00"):
+        plan_of(phase(0))
+
+
 def test_too_few_probes_for_a_gate_are_found_before_anything_starts(plan_of: PlanOf) -> None:
     with pytest.raises(UserError, match="one probe gives no interval"):
         plan_of(phase(0), limit=1)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lem.ab.design import BenchmarkPlan
 from lem.records import Record
-from lem.runs.conduct import conduct, count_cells
+from lem.runs.conduct import conduct
 from lem.runs.execute import Outcome
-
-__all__ = ["KIND", "count_cells", "run_benchmark"]
+from lem.runs.plan import RunPlan
 
 KIND = "benchmark"
 
 
 def run_benchmark(
-    plan: BenchmarkPlan,
+    plan: RunPlan,
     output: Path,
     *,
     on_start: Callable[[int, int], None] = lambda total, missing: None,

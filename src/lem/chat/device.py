@@ -48,3 +48,10 @@ def free_memory_bytes() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def on_metal() -> bool:
+    """Whether MLX computes on an Apple GPU, where the system may end a process that keeps the display waiting."""
+    import mlx.core as mx
+
+    return bool(mx.metal.is_available()) and mx.default_device() != mx.cpu

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.options import existing_path, json_option, model_option, print_json, progress, seed_option
+from lem.cli.options import answer_progress, existing_path, json_option, model_option, print_json, seed_option
 from lem.errors import Incomplete, UserError
 from lem.paths import display_path, slug
 
 if TYPE_CHECKING:
-    from lem.ab.design import BenchmarkPlan
     from lem.config import Config
+    from lem.runs.plan import RunPlan
 
 
 @click.command("benchmark")
@@ -71,14 +71,14 @@ def make_plan(
     trained: tuple[str, ...], placebo: bool, only: tuple[str, ...], prompts: str | None, repeats: int,
     max_tokens: int | None, temperature: float | None, top_p: float | None, inject: Any, limit: int | None,
     group_size: int | None, strict: bool, seed: int | None,
-) -> BenchmarkPlan:  # fmt: skip
+) -> RunPlan:  # fmt: skip
     """Turn option values and config defaults into a plan."""
     from lem.ab.arms import build_arms, select_arms
-    from lem.ab.design import BenchmarkPlan
     from lem.chat.generate import GenerationSettings
     from lem.chat.load import file_sha
     from lem.config import resolve_model
     from lem.data import read_probes
+    from lem.runs.plan import RunPlan
 
     kernel_dir = Path(config.kernel_dir)
     if not (kernels or adapters or trained or placebo):
@@ -90,7 +90,7 @@ def make_plan(
         trained=[resolve_trained(config, option) for option in trained],
     )  # fmt: skip
     signature = kernel_dir / "lek-1-sig.txt"
-    return BenchmarkPlan(
+    return RunPlan(
         arms=tuple(select_arms(arms, only)),
         probes=tuple(read_probes(probe_file, limit)),
         probe_file=display_path(probe_file),
@@ -117,7 +117,7 @@ def resolve_trained(config: Config, option: str) -> str:
     return f"{name}{separator}{resolve_model(config, model)}"
 
 
-def output_paths(config: Config, plan: BenchmarkPlan, output: str | None) -> tuple[Path, Path | None]:
+def output_paths(config: Config, plan: RunPlan, output: str | None) -> tuple[Path, Path | None]:
     """The run directory, and the published-format file when the output ends in .jsonl."""
     runs = Path(config.runs_dir) / "benchmark"
     if output is None:
@@ -130,32 +130,18 @@ def output_paths(config: Config, plan: BenchmarkPlan, output: str | None) -> tup
     return runs / path.stem, path
 
 
-def execute_with_progress(plan: BenchmarkPlan, run: Path) -> None:
+def execute_with_progress(plan: RunPlan, run: Path) -> None:
     """Run the plan with a progress bar over its cells."""
     from lem.ab.benchmark import run_benchmark
 
-    total = len(plan.arms) * len(plan.probes) * plan.repeats
-    with progress("answers", total, "answers") as advance:
-
-        def started(cells: int, missing: int) -> None:
-            advance(min(cells, total) - missing, note="")
-
-        try:
-            run_benchmark(
-                plan, run, on_start=started,
-                on_record=lambda record: advance(1, note=record.arm),
-                on_load=lambda what: advance(0, note=f"loading {slug(what)}"),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            raise Incomplete(
-                "interrupted; what was finished is on disk, the same command goes on from there."
-            ) from None
+    with answer_progress(len(plan.arms) * len(plan.probes) * plan.repeats) as callbacks:
+        run_benchmark(plan, run, **callbacks)
 
 
 def _finish(run: Path, published: Path | None) -> dict[str, Any]:
     """Count what the run holds; write the published format if asked for."""
-    from lem.ab.benchmark import count_cells
     from lem.records import read_run
+    from lem.runs.conduct import count_cells
 
     info, records = read_run(run)
     counts = count_cells(info, records)
@@ -178,8 +164,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     click.echo(f"next: ./lem score --input {summary['run']}   ./lem report {summary['run']}")
 
 
-def _print_dry_run(plan: BenchmarkPlan, run: Path, as_json: bool) -> None:
-    from lem.ab.design import preview
+def _print_dry_run(plan: RunPlan, run: Path, as_json: bool) -> None:
+    from lem.runs.plan import preview
 
     facts = {"run": display_path(run), **preview(plan)}
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lem.cli.options import existing_path, json_option, model_option, print_json
-from lem.errors import EXIT_CHECK_FAILED, Incomplete, UserError
+from lem.errors import EXIT_CHECK_FAILED, Incomplete
 from lem.paths import display_path, slug
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def _in_child(ctx: click.Context, plan: CurriculumPlan) -> int | None:
     if is_child():
         end_with_parent()
         return None
-    if not _on_metal():
+    from lem.chat.device import on_metal
+
+    if not on_metal():
         return None
     try:
         return supervise(ctx.find_root().obj["arguments"], plan.output)
@@ -105,12 +107,6 @@ def _in_child(ctx: click.Context, plan: CurriculumPlan) -> int | None:
         ) from None
 
 
-def _on_metal() -> bool:
-    import mlx.core as mx
-
-    return bool(mx.metal.is_available()) and mx.default_device() != mx.cpu
-
-
 def _stages(as_json: bool) -> Any:
     """The slow parts with progress bars; what happens is told on standard output, or on standard error beside JSON."""
     from lem.studies.curriculum import Stages
@@ -119,15 +115,19 @@ def _stages(as_json: bool) -> Any:
 
 
 def _train(job: TrainingJob) -> object:
-    """Train with the live view; the curve is drawn whatever the end is, and no training is lost over it."""
-    from lem.cli.live import training_view
-    from lem.reports.curves import draw_training
+    """Train with the live view and draw the curve, whatever the end is."""
+    from lem.cli.live import curve_at_end, training_view
     from lem.studies.curriculum_training import train_job
     from lem.training.child import device_error
 
-    with training_view(job.settings.iters, job.label) as show:
+    with training_view(job.settings.iters, job.label) as show, curve_at_end(job.output) as draw_later:
+
+        def on_metric(row: dict[str, Any]) -> None:
+            draw_later()
+            show(row)
+
         try:
-            return train_job(job, show, lambda step: show({"kind": "start", "iteration": step}))
+            return train_job(job, on_metric, lambda step: show({"kind": "start", "iteration": step}))
         except RuntimeError as error:
             if device_error(error) is None:
                 raise
@@ -135,12 +135,6 @@ def _train(job: TrainingJob) -> object:
                 f"the device gave up while {job.label} was training ({' '.join(str(error).split())[:160]}); the same "
                 "command goes on from the last checkpoint, or start a new --output with a smaller batch_size."
             ) from error
-        finally:
-            if (job.output / "metrics.jsonl").is_file():
-                try:
-                    draw_training(job.output)
-                except (UserError, OSError) as error:
-                    click.echo(f"Warning: no loss curve: {error}", err=True)
 
 
 def _evaluate(plan: CurriculumPlan, arms: Sequence[Arm]) -> dict[str, Measures]:

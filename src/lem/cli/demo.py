@@ -77,9 +77,9 @@ def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
 def _benchmark(
     config: Config, base: str, adapter: Path, tokens: int, limit: int | None, output: str | None, seed: int | None
 ) -> Path:
-    from lem.ab.benchmark import count_cells
     from lem.cli.benchmark import execute_with_progress, make_plan, refuse_incomplete
     from lem.records import read_run
+    from lem.runs.conduct import count_cells
 
     start = perf_counter()
     kernels = Path(config.kernel_dir)

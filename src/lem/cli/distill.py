@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.options import existing_path, json_option, model_option, print_json, progress, seed_option
+from lem.cli.options import answer_progress, existing_path, json_option, model_option, print_json, seed_option
 from lem.errors import CheckFailed, Incomplete
 from lem.paths import display_path, slug
 
@@ -129,19 +129,8 @@ def distil_with_progress(plan: RunPlan, run: Path, filters: Filters, seeds: list
     """Distil with a progress bar over the answers.   Raises: Incomplete on Ctrl-C."""
     from lem.training.distil import distil
 
-    total = len(plan.probes) * plan.repeats
-    with progress("answers", total, "answers") as advance:
-        try:
-            return distil(
-                plan, run, filters, seeds,
-                on_start=lambda cells, missing: advance(max(0, total - missing), note=""),
-                on_record=lambda record: advance(1, note=record.probe_id),
-                on_load=lambda what: advance(0, note=f"loading {slug(what)}"),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            raise Incomplete(
-                "interrupted; what was finished is on disk, the same command goes on from there."
-            ) from None
+    with answer_progress(len(plan.probes) * plan.repeats) as callbacks:
+        return distil(plan, run, filters, seeds, **callbacks)
 
 
 def refuse_unfinished(made: Distillation) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
@@ -201,3 +202,34 @@ def note_of(row: Metric) -> str | None:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@contextmanager
+def curve_at_end(output: Path) -> Iterator[Callable[[], None]]:
+    """Draw `output`/loss.png at the end if the yielded function was called, however the training ends.
+
+    A folder that was refused stays untouched, and a training is not lost over its picture.
+    """
+    from lem.errors import UserError
+
+    called: list[bool] = []
+    try:
+        yield lambda: called.append(True)
+    except (KeyboardInterrupt, UserError):  # Ctrl-C a second time, which acts at once; a full disk
+        called.clear()
+        raise
+    finally:
+        if called:
+            _draw(output)
+
+
+def _draw(output: Path) -> None:
+    import click
+
+    from lem.errors import UserError
+    from lem.reports.curves import draw_training
+
+    try:
+        draw_training(output)
+    except (UserError, OSError) as error:
+        click.echo(f"Warning: no loss curve: {error}", err=True)

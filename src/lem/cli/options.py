@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from lem.errors import Incomplete
+from lem.paths import slug
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -79,3 +82,19 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[..., 
 def existing_path(text: str) -> Path:
     """An option's path, relative to the working directory, with ~ expanded."""
     return Path(text).expanduser()
+
+
+@contextmanager
+def answer_progress(total: int) -> Iterator[dict[str, Callable[..., None]]]:
+    """A progress bar over `total` answers, as the callbacks of `conduct`.   Raises: Incomplete on Ctrl-C."""
+    with progress("answers", total, "answers") as advance:
+        try:
+            yield {
+                "on_start": lambda cells, missing: advance(max(0, min(cells, total) - missing), note=""),
+                "on_record": lambda record: advance(1, note=f"{record.arm} {record.probe_id}"),
+                "on_load": lambda what: advance(0, note=f"loading {slug(what)}"),
+            }
+        except KeyboardInterrupt:
+            raise Incomplete(
+                "interrupted; what was finished is on disk, the same command goes on from there."
+            ) from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +74,13 @@ def train(
         return
     if not settings.eval_every:
         _refuse_without_scoring(eval_prompts=eval_prompts, eval_limit=eval_limit)
+    from lem.chat.device import on_metal
     from lem.training.child import end_with_parent, is_child, supervise
     from lem.training.ranks import here
 
     if is_child():
         end_with_parent()
-    elif child if child is not None else _on_metal():
+    elif child if child is not None else on_metal():
         ctx.exit(supervise(ctx.find_root().obj["arguments"], output))
     report = train_with_progress(
         config, base, folder, output, settings, sandwich=sandwich, resume=resume, track=track,
@@ -109,12 +109,6 @@ def _refuse_without_scoring(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise UserError(f"--{name.replace('_', '-')} is for --eval-every; give that too.")
-
-
-def _on_metal() -> bool:
-    import mlx.core as mx
-
-    return bool(mx.metal.is_available()) and mx.default_device() != mx.cpu
 
 
 def _print_preview(
@@ -159,7 +153,7 @@ def train_with_progress(
 ) -> TrainingReport:  # fmt: skip
     """Load the model and train with the live view, then draw the curve, also of a training that was interrupted."""
     from lem.chat.load import load
-    from lem.cli.live import training_view
+    from lem.cli.live import curve_at_end, training_view
     from lem.cli.tracking import open_tracker
     from lem.training.child import device_error
     from lem.training.prepare import refuse_occupied
@@ -178,7 +172,7 @@ def train_with_progress(
     with (
         open_tracker(track if first else None, facts, name=output.name, resume=resume) as send,
         training_view(settings.iters, "training") as show,
-        _curve(output) as draw_later,
+        curve_at_end(output) as draw_later,
     ):
 
         def on_metric(row: dict[str, Any]) -> None:
@@ -200,30 +194,6 @@ def train_with_progress(
             if sentence is None:
                 raise
             raise sentence from error
-
-
-@contextmanager
-def _curve(output: Path) -> Iterator[Callable[[], None]]:
-    """Draw loss.png at the end, if the yielded function was called: a folder that was refused stays untouched."""
-    called: list[bool] = []
-    try:
-        yield lambda: called.append(True)
-    except (KeyboardInterrupt, UserError):  # Ctrl-C a second time, which acts at once; a full disk
-        called.clear()
-        raise
-    finally:
-        if called:
-            _draw(output)
-
-
-def _draw(output: Path) -> None:
-    """Draw loss.png from whatever metrics there are; a training is not lost over its picture."""
-    from lem.reports.curves import draw_training
-
-    try:
-        draw_training(output)
-    except (UserError, OSError) as error:
-        click.echo(f"Warning: no loss curve: {error}", err=True)
 
 
 def _evaluator(

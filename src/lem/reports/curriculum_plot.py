@@ -6,40 +6,25 @@ imported when something is drawn, and its global state (pyplot) is never used.
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lem.errors import UserError
 from lem.reports.curriculum_table import CHOSEN_ON, CurriculumHead, CurriculumRow
+from lem.reports.drawing import BLUE, GREEN, INK, QUIET, VERMILION, save_png, tidy
 from lem.reports.formats import toy_notice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, QUIET, RULE = "#23262b", "#646a73", "#e3e0d8"
-BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 _FORMS = {"freeflow": (BLUE, "o", BLUE, -0.12), "sandwich": (VERMILION, "s", "white", 0.12)}
 
 
 def draw_curriculum(rows: Sequence[CurriculumRow], head: CurriculumHead, path: Path) -> None:
     """Draw the rows as a PNG, replacing the file in one step.   Raises: UserError if it cannot be written."""
-    picture = io.BytesIO()
-    curriculum_figure(rows, head).savefig(picture, format="png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(picture.getvalue())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: could not write the picture ({error.strerror}); make room and go on.") from None
+    save_png(curriculum_figure(rows, head), path)
 
 
 def curriculum_figure(rows: Sequence[CurriculumRow], head: CurriculumHead) -> Figure:
@@ -51,7 +36,8 @@ def curriculum_figure(rows: Sequence[CurriculumRow], head: CurriculumHead) -> Fi
     width = max(6.4, 1.6 + 1.05 * len(labels))
     figure = Figure(figsize=(width, 4.8), dpi=200, layout="constrained")
     axes = figure.subplots()
-    _tidy(axes)
+    tidy(axes)
+    axes.margins(y=0.14)
     accepted = [row for row in rows if row.asked == "freeflow" and row.accepted]
     at = [place[row.label] + _FORMS["freeflow"][3] for row in accepted]
     axes.plot(at, [row.mean.value for row in accepted], color=BLUE, lw=1.2, alpha=0.5, zorder=1)
@@ -101,13 +87,3 @@ def _draw_decisions(axes: Axes, rows: Sequence[CurriculumRow], place: dict[str, 
                 place[row.label], 1.01, row.action, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
                 fontsize=8.5, color=colour,
             )  # fmt: skip
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.grid(axis="y", color=RULE, lw=0.7)
-    axes.set_axisbelow(True)
-    axes.margins(y=0.14)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=QUIET)
-    axes.yaxis.label.set_fontsize(8.5)

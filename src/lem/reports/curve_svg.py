@@ -10,7 +10,8 @@ import io
 import re
 import xml.etree.ElementTree as ET
 
-from lem.reports.curves import BLUE, GREEN, INK, QUIET, RULE, VERMILION, training_figure
+from lem.reports.curves import training_figure
+from lem.reports.drawing import BLUE, GREEN, INK, QUIET, RULE, VERMILION
 from lem.reports.training_log import TrainingLog
 
 _VARIABLES = {

@@ -2,20 +2,18 @@
 
 One figure, its panels above each other over the same iterations: loss (always), learning rate, mean scores of the
 evaluation probes with their intervals, degenerate share and length of the answers (each when the metrics hold it).
-Colours are those of Okabe and Ito, told apart with any colour vision; kinds also differ by marker and line style.
-Matplotlib is imported when something is drawn, and its global state (pyplot) is never used.
+Kinds differ by colour, marker and line style.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lem.records import write_atomic
+from lem.reports.drawing import BLUE, GREEN, INK, QUIET, VERMILION, save_png, tidy
 from lem.reports.training_log import (
     Row,
     TrainingLog,
@@ -34,8 +32,6 @@ __all__ = ["TrainingSummary", "draw_training", "summarise", "training_figure", "
 
 CURVE_NAME = "loss.png"
 LOSS_UNIT = "nats per reply token"
-INK, QUIET, RULE = "#23262b", "#646a73", "#e3e0d8"
-BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 SMOOTHED_REPORTS = 5
 _EVENT_NAMES = {"skipped": "skipped step", "rolled-back": "roll-back", "stopped-early": "early stop"}
 _EVENT_STYLES: dict[str, Literal[":", "--", "-"]] = {"skipped": ":", "rolled-back": "--", "stopped-early": "-"}
@@ -50,10 +46,7 @@ def draw_training(adapter_dir: Path, output: Path | None = None) -> Path:
     Raises: UserError if there are no metrics or the file cannot be written; DataError for an unreadable row.
     """
     target = output if output is not None else adapter_dir / CURVE_NAME
-    picture = io.BytesIO()
-    training_figure(read_training(adapter_dir)).savefig(picture, format="png")
-    write_atomic(target, picture.getvalue())
-    return target
+    return save_png(training_figure(read_training(adapter_dir)), target)
 
 
 def training_figure(log: TrainingLog, *, compact: bool = False) -> Figure:
@@ -78,7 +71,7 @@ def training_figure(log: TrainingLog, *, compact: bool = False) -> Figure:
     draw = {"loss": _draw_loss, "rate": _draw_rate, "scores": _draw_scores, "degenerate": _draw_answers}
     for name, axes in zip(panels, grid, strict=True):
         axes.set_label(name)
-        _tidy(axes)
+        tidy(axes)
         draw[name](axes, log)
     _iterations(grid[-1], log)
     if not compact:
@@ -175,7 +168,7 @@ def _draw_answers(axes: Axes, log: TrainingLog) -> None:
     axes.set_ylabel("degenerate\n(% of answers)", color=VERMILION)
     right = axes.twinx()
     right.set_label("words")
-    _tidy(right)
+    tidy(right)
     right.grid(visible=False)
     steps, words = _series(log.probes, "words")
     right.plot(steps, words, color=BLUE, marker="D", ms=4, lw=1.4, ls="--")
@@ -211,12 +204,3 @@ def _legend(axes: Axes) -> None:
             frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1),
             borderaxespad=0.2, columnspacing=1.2, handlelength=1.8,
         )  # fmt: skip
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.grid(axis="y", color=RULE, lw=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=QUIET)
-    axes.yaxis.label.set_fontsize(8.5)

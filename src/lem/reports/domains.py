@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lem.records import Record, RunInfo, Score
-from lem.reports.cells import Cell, arm_names, domains_of, join_cells, sources_of, variants_each
+from lem.records.cells import Cell, arm_names, domains_of, join_cells, sources_of, variants_each
 from lem.reports.leaderboard import source_values
 from lem.stats import Estimate, headline
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lem.errors import UserError
 from lem.records import Record, RunInfo, Score
-from lem.reports.cells import Cell, Outcome, arm_names, domains_of, join_cells, sources_of, variants_each
+from lem.records.cells import Cell, Outcome, arm_names, domains_of, join_cells, sources_of, variants_each
 from lem.stats import (
     Estimate,
     PairedComparison,

@@ -23,8 +23,8 @@ from markupsafe import Markup
 from lem.errors import UserError
 from lem.paths import display_path
 from lem.records import Record, RunInfo, Score, read_run, write_atomic
+from lem.records.cells import Outcome, arm_names, domains_of, join_cells, read_scores, variants_each
 from lem.reports import formats
-from lem.reports.cells import Outcome, arm_names, domains_of, join_cells, read_scores, variants_each
 from lem.reports.domains import DomainMean, domain_means
 from lem.reports.leaderboard import LeaderboardRow, choose_baseline, leaderboard
 from lem.reports.training_section import trainings

@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from lem.errors import UserError
+from lem.paths import display_path
 from lem.records import RunInfo
 from lem.reports.curve_svg import training_svg
 from lem.reports.curves import summarise
@@ -37,6 +38,7 @@ def trainings(info: RunInfo, run: Path) -> list[AdapterTraining]:
 
 def _training(adapter: str, arms: tuple[str, ...], info: RunInfo, run: Path) -> AdapterTraining:
     folder = _find(adapter, run)
+    adapter = display_path(Path(adapter).expanduser())
     if folder is None:
         return AdapterTraining(
             arms, adapter, f"The adapter's folder {adapter} is not here any more, so its training is not shown."

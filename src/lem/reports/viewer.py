@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lem.records import Key, Record, RunInfo, Score
-from lem.reports.cells import Cell, Outcome, arm_names, join_cells
+from lem.records.cells import Cell, Outcome, arm_names, join_cells
 from lem.reports.tables import plain
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -35,7 +35,7 @@ def preview(
         "trainable": applied.n_trainable,
         "parameters": applied.n_total,
         "layers": applied.num_layers,
-        "logits_in_chunks": head is not None,
+        "head_in_blocks": head is not None,
         **schedule.describe(),
         "dropped": found.train.n_dropped,
         "too_long": found.train.n_too_long,

@@ -15,7 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from lem.errors import DataError
-from lem.records import Key, Record, RunInfo, Score, read_jsonl, text_sha
+from lem.records.model import Key, Record, Score, text_sha
+from lem.records.run import RunInfo
+from lem.records.store import read_jsonl
 
 NOT_SCORED = "no score stored yet"
 STALE = "the stored score belongs to an earlier answer"
