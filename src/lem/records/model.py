@@ -1,4 +1,4 @@
-"""The record of one completion and the score of one record.
+"""The record of one completion, and what scorers and judges say of it.
 
 Three outcomes never merge: a *wrong* answer has a low value, an *unscored* one has a reason and no value,
 a *failed* one has an error and no response.
@@ -102,10 +102,51 @@ class Score:
 
     def to_row(self) -> dict[str, Any]:
         """Return the flat JSON object of `scores/<scorer>.jsonl` (NaN becomes null)."""
-        row = dataclasses.asdict(self)
-        if isinstance(self.value, float) and math.isnan(self.value):
-            row["value"] = None
-        return row
+        return {**dataclasses.asdict(self), "value": _finite_or_none(self.value)}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One judge's verdict on one dimension of one record: a value, or unscored with the reason.
+
+    `order` is "" for an absolute rating, "ab" or "ba" for a comparison of two answers. `low` and `high` are the ends
+    of the rating scale, None where it is not known. `raw` is what the judge said. `error` is set when the call itself
+    failed; the value is then None and `unscored` says so.
+    """
+
+    arm: str
+    probe_id: str
+    repeat: int
+    judge: str
+    dimension: str
+    value: float | None
+    order: str = ""
+    unscored: str | None = None
+    raw: str = ""
+    low: float | None = None
+    high: float | None = None
+    version: str = ""
+    record_sha: str = ""
+    error: str | None = None
+    ts: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The cell this judgement is about (a judgement's own key adds judge, dimension and order)."""
+        return Key(self.arm, self.probe_id, self.repeat)
+
+    @property
+    def full_key(self) -> tuple[str, str, int, str, str, str]:
+        """What is unique to this judgement: cell, judge, dimension, order."""
+        return (*self.key, self.judge, self.dimension, self.order)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the flat JSON object of `judgements/<judge>.jsonl` (NaN becomes null)."""
+        return {**dataclasses.asdict(self), "value": _finite_or_none(self.value)}
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def text_sha(text: str) -> str:

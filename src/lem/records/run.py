@@ -3,6 +3,7 @@
     runs/<kind>/<name>/run.json
                        records.jsonl
                        scores/<scorer>.jsonl      derived, remade by `lem score`
+                       judgements/<judge>.jsonl   one judge's verdicts
                        summary.json               derived
 
 `run.json` keeps the decoding groups, because the same rows must be decoded together on a resume: batch
@@ -32,7 +33,12 @@ _VERSIONED = ("mlx", "mlx-lm", "numpy", "scipy", "transformers", "tokenizers")
 
 @dataclass
 class RunInfo:
-    """The manifest of a run; `arms` maps an arm's name to its model, adapter, kernel and identity hashes."""
+    """The manifest of a run; `arms` maps an arm's name to its model, adapter, kernel and identity hashes.
+
+    An entry of `probes` has `id`, `domain` and `prompt`, and where they apply `source` (the probe that it rephrases)
+    and `benchmark` (the set of items it belongs to). `plan` is the whole plan file that the run was made under, with
+    its hash as `sha`; {} when there was none.
+    """
 
     run_id: str
     kind: str
@@ -41,6 +47,7 @@ class RunInfo:
     settings: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     probes: list[dict[str, str]] = field(default_factory=list)
+    plan: dict[str, Any] = field(default_factory=dict)
     group_size: int | None = None
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)

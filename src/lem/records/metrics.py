@@ -1,0 +1,94 @@
+"""Metrics: every series of values a run has, one per scorer and one per judge and dimension, over the same cells.
+
+A metric knows to which probes it applies (those of the benchmarks that it has rows for), so that an item which it was
+never meant for is not counted as unscored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lem.records.cells import Cell, Outcome, join_cells
+from lem.records.contents import RunContents
+from lem.records.model import Judgement, Record, Score
+from lem.records.run import RunInfo
+
+BINARY, ORDINAL, CONTINUOUS = "binary", "ordinal", "continuous"
+FIRST = "v2"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One scorer, or one dimension of one judge, over the cells it applies to.
+
+    `kind` is "ordinal" for a judge's ratings, "binary" when every value of a scorer is 0 or 1, else "continuous". `low` and
+    `high` are the ends of the scale (None: not known). `source` is "scorer", or the judge's name.
+    """
+
+    name: str
+    source: str
+    kind: str
+    version: str
+    low: float | None
+    high: float | None
+    cells: tuple[Cell, ...]
+
+
+def metrics_of(contents: RunContents) -> list[Metric]:
+    """All metrics of a run: v2, the other scorers by name, then the dimensions of the judges.
+
+    Raises: what `join_cells` raises.
+    """
+    names = sorted(contents.scores, key=lambda name: (name != FIRST, name))
+    metrics = [_metric(contents, name, "scorer", contents.scores[name]) for name in names if contents.scores[name]]
+    judged = _by_dimension(contents.judgements)
+    judges = Counter(dimension for _, dimension in judged)
+    for (judge, dimension), judgements in judged.items():
+        name = dimension if judges[dimension] == 1 and dimension not in names else f"{dimension} · {judge}"
+        rows = [_as_score(judgement, name) for judgement in judgements]
+        metric = _metric(contents, name, judge, rows)
+        metrics.append(replace(metric, low=judgements[0].low, high=judgements[0].high))
+    return metrics
+
+
+def _by_dimension(judgements: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgement]]:
+    """Absolute ratings by (judge, dimension), as they first appear; comparisons of two answers are no metric."""
+    found: dict[tuple[str, str], list[Judgement]] = {}
+    for judgement in judgements:
+        if not judgement.order:
+            found.setdefault((judgement.judge, judgement.dimension), []).append(judgement)
+    return found
+
+
+def _as_score(judgement: Judgement, name: str) -> Score:
+    unscored = judgement.unscored or judgement.error
+    return Score(
+        judgement.arm, judgement.probe_id, judgement.repeat, name, judgement.version, judgement.value, {}, unscored,
+        judgement.record_sha,
+    )  # fmt: skip
+
+
+def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]) -> Metric:
+    info, records = _applicable(contents.info, contents.records, rows)
+    cells = tuple(join_cells(info, records, list(rows)))
+    values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
+    kind = ORDINAL if source != "scorer" else BINARY if values and values <= {0.0, 1.0} else CONTINUOUS
+    low, high = (0.0, 1.0) if kind == BINARY else (None, None)
+    return Metric(name, source, kind, rows[0].version, low, high, cells)
+
+
+def _applicable(info: RunInfo, records: list[Record], rows: Sequence[Score]) -> tuple[RunInfo, list[Record]]:
+    """The run without the probes of benchmarks that the metric has no row for."""
+    benchmark = {probe["id"]: probe.get("benchmark", "") for probe in info.probes}
+    meant = {benchmark.get(row.probe_id, "") for row in rows}
+    if len(set(benchmark.values())) < 2 or meant >= set(benchmark.values()):
+        return info, records
+    kept = [probe for probe in info.probes if probe.get("benchmark", "") in meant]
+    ids = {probe["id"] for probe in kept}
+    groups = {
+        name: {**group, "probes": [probe for probe in group["probes"] if probe in ids]}
+        for name, group in info.groups.items()
+    }
+    return replace(info, probes=kept, groups=groups), [record for record in records if record.probe_id in ids]
