@@ -31,10 +31,9 @@ def read_contents(path: Path) -> RunContents:
     """
     scores, judgements = read_scores(path), read_judgements(path)
     info, records = read_run(path)
-    notes = (
-        () if info.status == "done" else (f"the run {path.name} is {info.status}; some of its cells may be missing.",)
-    )
-    return RunContents(info, records, scores, judgements, () if info.status == "done" else (unfinished,))
+    unfinished = f"the run {path.name} is {info.status}; some of its cells may be missing."
+    notes = () if info.status == "done" else (unfinished,)
+    return RunContents(info, records, scores, judgements, notes)
 
 
 def read_judgements(run: Path) -> list[Judgement]:

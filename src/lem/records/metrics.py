@@ -23,8 +23,8 @@ FIRST = "v2"
 class Metric:
     """One scorer, or one dimension of one judge, over the cells it applies to.
 
-    `kind` is "ordinal" for a judge's ratings, "binary" when every value of a scorer is 0 or 1, else "continuous". `low` and
-    `high` are the ends of the scale (None: not known). `source` is "scorer", or the judge's name.
+    `kind` is "ordinal" for a judge's ratings, "binary" when every value of a scorer is 0 or 1, else "continuous".
+    `low` and `high` are the ends of the scale (None: not known). `source` is "scorer", or the judge's name.
     """
 
     name: str
