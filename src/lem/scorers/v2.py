@@ -258,7 +258,7 @@ def _capitalised_and_numbers(text: str) -> int:
 
 def _finish(text: str, counts: dict[str, int | float]) -> dict[str, int | float]:
     counts["formulaic_preamble"] = 1 if _PREAMBLE.match(text) else 0
-    counts["degeneration"] = _degeneration(text)
+    counts["degeneration"] = degeneration(text)
     counts["empty_broken"] = 1 if len(text.strip()) < 20 else 0
     counts["engagement_depth"] = text.count("\n\n") + 1
     counts["questioning"] = text.count("?")
@@ -268,7 +268,7 @@ def _finish(text: str, counts: dict[str, int | float]) -> dict[str, int | float]
     return counts
 
 
-def _degeneration(text: str) -> int | float:
+def degeneration(text: str) -> int | float:
     """1 below 30 % distinct words, 0.5 below 50 %, else 0; texts of at most ten words are never degenerate."""
     words = text.split()
     if len(words) <= 10:

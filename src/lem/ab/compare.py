@@ -1,0 +1,182 @@
+"""Compare arms: under every metric a contrast per treatment, corrected together, with what stands against each.
+
+Nothing is printed here and nothing is generated: the result is a `Comparison` (`comparison_file` writes it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lem.ab.arm_facts import ArmFacts, arm_facts
+from lem.ab.contrast import Contrast, ContrastSettings, contrast, corrected
+from lem.ab.join import refuse_case_twins
+from lem.ab.objections import WATERMARK, Objection, objections
+from lem.ab.roles import choose_arms, is_placebo, placebo_of, role_of
+from lem.ab.values import ArmValues, arm_values
+from lem.ab.verdict import Verdict, verdict
+from lem.errors import UserError
+from lem.records import Cell, Metric, RunContents, join_cells, metrics_of
+from lem.stats import benjamini_hochberg, holm
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What was fixed before the run: primary (metric, treatment) pairs, margins, excluded probes, hash of the plan."""
+
+    primary: tuple[tuple[str, str], ...] = ()
+    margins: Mapping[str, float] = field(default_factory=dict)
+    exclusions: Mapping[str, str] = field(default_factory=dict)
+    plan_sha: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare; `metrics` empty takes all, `anyway` turns refusals into watermarks."""
+
+    baseline: str | None = None
+    treatments: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+    threshold: float = 0.5
+    anyway: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole comparison; `contrasts` carry their verdicts in `verdicts`, one each, in the same order."""
+
+    baseline: str
+    treatments: tuple[str, ...]
+    declared: Declared | None
+    arms: tuple[ArmFacts, ...]
+    contrasts: tuple[Contrast, ...]
+    verdicts: tuple[Verdict, ...]
+    objections: tuple[Objection, ...]
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def n_primary(self) -> int:
+        """How many contrasts were corrected together by Holm's method."""
+        return sum(found.family == "primary" for found in self.contrasts)
+
+    @property
+    def n_exploratory(self) -> int:
+        """How many contrasts were corrected together by Benjamini and Hochberg's."""
+        return len(self.contrasts) - self.n_primary
+
+    @property
+    def refused(self) -> bool:
+        """True when no contrast has a verdict."""
+        return all(found.code == "refused" for found in self.verdicts)
+
+
+def compare(
+    contents: RunContents, options: Options = Options(), declared: Declared | None = None,
+    deviations: Sequence[str] = (),
+) -> Comparison:  # fmt: skip
+    """Compare the arms of a run (or of several joined by `join_runs`).
+
+    Every treatment is held against the baseline, and against its placebo where there is one. Without anything
+    declared all contrasts are corrected together, as if all of them were primary.
+    Raises: UserError for an unknown arm or metric, an arm without answers, nothing scored, or ids that differ only
+    in case; DataError for scores that do not fit the records.
+    """
+    refuse_case_twins([probe["id"] for probe in contents.info.probes])
+    baseline, treatments = choose_arms(contents.info.arms, options.baseline, options.treatments)
+    excluded = frozenset(declared.exclusions) if declared else frozenset()
+    arms = _describe(contents, baseline, treatments, excluded)
+    metrics = _chosen_metrics(contents, options)
+    contrasts = []
+    for metric in metrics:
+        values = arm_values(metric, excluded)
+        for treatment, against in _pairs(contents, baseline, treatments):
+            if treatment in values and against in values:
+                contrasts.append(_contrast(contents, metric, values[treatment], values[against], options, declared))
+    contrasts = _correct(contrasts, baseline, declared)
+    found = objections(contents.info, arms, baseline, treatments, [c for c in contrasts if c.baseline == baseline])
+    if options.anyway:
+        found = [replace(objection, severity=WATERMARK) for objection in found]
+    verdicts = tuple(verdict(one, found) for one in contrasts)
+    return Comparison(
+        baseline, tuple(treatments), declared, tuple(arms.values()), tuple(contrasts), verdicts, tuple(found),
+        tuple(deviations),
+    )  # fmt: skip
+
+
+def _describe(
+    contents: RunContents, baseline: str, treatments: Sequence[str], excluded: frozenset[str]
+) -> dict[str, ArmFacts]:
+    """Facts of the arms that take part.   Raises: UserError for one without a single answer."""
+    info = contents.info
+    sources = _sources(contents)
+    cells: dict[str, list[Cell]] = {}
+    for cell in join_cells(info, contents.records, []):
+        if cell.key.probe_id not in excluded:
+            cells.setdefault(cell.key.arm, []).append(cell)
+    wanted = [baseline, *treatments]
+    wanted += [name for t in treatments if (name := placebo_of(t, info.arms)) and name not in wanted]
+    found = {}
+    for name in dict.fromkeys(wanted):
+        role = role_of(name, baseline, treatments)
+        found[name] = arm_facts(name, info.arms.get(name, {}), role, cells.get(name, []), sources)
+        if not found[name].answered:
+            raise UserError(f"arm '{name}' has no answer, so there is nothing to compare; run it, or leave it out.")
+    return found
+
+
+def _chosen_metrics(contents: RunContents, options: Options) -> list[Metric]:
+    metrics = metrics_of(contents)
+    known = [metric.name for metric in metrics]
+    for name in (*options.metrics, *options.lower_is_better):
+        if name not in known:
+            raise UserError(f"there is no metric '{name}' here; there are {', '.join(known) or 'none'}.")
+    if not metrics:
+        raise UserError("nothing here has been scored or judged; run `./lem score` on it first.")
+    return [metric for metric in metrics if not options.metrics or metric.name in options.metrics]
+
+
+def _pairs(contents: RunContents, baseline: str, treatments: Sequence[str]) -> list[tuple[str, str]]:
+    """(treatment, what it is held against): the baseline for all, then its placebo for each that has one."""
+    pairs = [(treatment, baseline) for treatment in treatments]
+    for treatment in treatments:
+        control = None if is_placebo(treatment) else placebo_of(treatment, contents.info.arms)
+        if control is not None and control != baseline:
+            pairs.append((treatment, control))
+    return pairs
+
+
+def _contrast(
+    contents: RunContents, metric: Metric, treatment: ArmValues, baseline: ArmValues, options: Options,
+    declared: Declared | None,
+) -> Contrast:  # fmt: skip
+    settings = ContrastSettings(
+        threshold=0.0 if metric.kind == "binary" else options.threshold,
+        margin=declared.margins.get(metric.name) if declared else None,
+        lower_is_better=metric.name in options.lower_is_better,
+    )
+    domains = {probe["id"]: probe.get("domain", "") for probe in contents.info.probes}
+    return contrast(metric, treatment, baseline, domains, _sources(contents), settings)
+
+
+def _sources(contents: RunContents) -> dict[str, str]:
+    return {probe["id"]: probe["source"] for probe in contents.info.probes if probe.get("source")}
+
+
+def _correct(contrasts: Sequence[Contrast], baseline: str, declared: Declared | None) -> list[Contrast]:
+    """Correct each family together: Holm for the primary contrasts, Benjamini-Hochberg for the others."""
+    primary = set(declared.primary) if declared and declared.primary else None
+    families = [
+        "primary" if primary is None or (c.baseline == baseline and (c.metric, c.treatment) in primary)
+        else "exploratory"
+        for c in contrasts
+    ]  # fmt: skip
+    found: dict[int, Contrast] = {}
+    for family in ("primary", "exploratory"):
+        members = [index for index, name in enumerate(families) if name == family]
+        p_values = [contrasts[index].p for index in members]
+        n_tests = sum(not math.isnan(p) for p in p_values)
+        for index, p_holm, p_bh in zip(members, holm(p_values), benjamini_hochberg(p_values), strict=True):
+            found[index] = corrected(contrasts[index], family, max(1, n_tests), p_holm, p_bh)
+    return [found[index] for index in range(len(contrasts))]

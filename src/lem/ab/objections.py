@@ -1,0 +1,151 @@
+"""What stands against a comparison: a refusal withholds its verdict, a watermark goes with every one of its numbers.
+
+Refused: arms that were decoded differently, stored at different bits, or whose adapter was trained on the probes
+themselves. Watermarked: what weakens a claim without emptying it. Each check returns sentences; none guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lem.ab.arm_facts import ArmFacts
+from lem.ab.contrast import Contrast
+from lem.ab.join import SETTINGS
+from lem.ab.roles import is_placebo, placebo_of
+from lem.ab.training_data import training_objection
+from lem.records import RunInfo
+from lem.stats import Estimate
+
+REFUSAL, WATERMARK = "refusal", "watermark"
+DECODING = ("temperature", "top_p", "max_tokens")
+UNSCORED_GAP = 0.02
+TRUNCATED_GAP = 0.05
+DUPLICATED = 0.05
+
+
+@dataclass(frozen=True)
+class Objection:
+    """One reason not to take a comparison at its word; `arms` are those it is about, none means all."""
+
+    code: str
+    severity: str
+    sentence: str
+    arms: tuple[str, ...] = ()
+
+    def concerns(self, *names: str) -> bool:
+        """True when one of these arms is affected."""
+        return not self.arms or bool(set(self.arms) & set(names))
+
+
+def objections(
+    info: RunInfo, arms: Mapping[str, ArmFacts], baseline: str, treatments: Sequence[str], contrasts: Sequence[Contrast]
+) -> list[Objection]:
+    """Everything that stands against comparing these treatments with this baseline, refusals first."""
+    found: list[Objection] = []
+    for treatment in treatments:
+        found += _unlike(_facts(info, baseline), _facts(info, treatment), baseline, treatment)
+        found += _no_placebo(info, treatment, arms)
+        found += _endings(arms[baseline], arms[treatment])
+        if objection := training_objection(info, treatment):
+            found.append(Objection(*objection, (treatment,)))
+    for facts in arms.values():
+        found += _holes(facts)
+    for contrast in contrasts:
+        found += _unscored_gap(contrast)
+    return sorted(found, key=lambda objection: objection.severity != REFUSAL)
+
+
+def _facts(info: RunInfo, arm: str) -> dict[str, Any]:
+    """What is known of an arm, with the settings it was decoded with (those of the run unless it has its own)."""
+    return {SETTINGS: info.settings, **info.arms.get(arm, {})}
+
+
+def _unlike(base: Mapping[str, Any], other: Mapping[str, Any], baseline: str, treatment: str) -> Iterator[Objection]:
+    """Decoding, sampled range, bits and floating type must be the same."""
+    ours, theirs = base.get(SETTINGS, {}), other.get(SETTINGS, {})
+    pair = (treatment,)
+    different = [
+        f"{name} {ours[name]:g} and {theirs[name]:g}"
+        for name in DECODING
+        if _number(ours.get(name)) and _number(theirs.get(name)) and ours[name] != theirs[name]
+    ]
+    if different:
+        sentence = f"'{baseline}' and '{treatment}' were decoded differently ({', '.join(different)})."
+        yield Objection("decoding", REFUSAL, sentence, pair)
+    unknown = [name for name in DECODING if not (_number(ours.get(name)) and _number(theirs.get(name)))]
+    if unknown and not different:
+        names = ", ".join(name.replace("_", "-") for name in unknown)
+        sentence = f"it is not known whether '{baseline}' and '{treatment}' were decoded alike ({names} not given)."
+        yield Objection("decoding-unknown", WATERMARK, sentence, pair)
+    if _number(base.get("bits")) and _number(other.get("bits")) and base["bits"] != other["bits"]:
+        sentence = (
+            f"'{baseline}' is stored at {base['bits']} bits and '{treatment}' at {other['bits']}; compare models at "
+            "equal bits."
+        )
+        yield Objection("bits", REFUSAL, sentence, pair)
+    types = [(facts.get("identity") or {}).get("dtype") for facts in (base, other)]
+    if all(types) and types[0] != types[1]:
+        sentence = f"'{baseline}' was run in {types[0]} and '{treatment}' in {types[1]}."
+        yield Objection("dtype", REFUSAL, sentence, pair)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _no_placebo(info: RunInfo, treatment: str, arms: Mapping[str, ArmFacts]) -> Iterator[Objection]:
+    """A kernel or an adapter that was not compared with a placebo of its kind allows no causal sentence."""
+    facts = info.arms.get(treatment, {})
+    steered = facts.get("kernel") or facts.get("adapter") or facts.get("published_name")
+    if not steered or is_placebo(treatment) or placebo_of(treatment, info.arms) is not None:
+        return
+    sentence = (
+        f"'{treatment}' has no placebo arm beside it, so a change says that the answers differ, not that the content "
+        "of the kernel did it."
+    )
+    yield Objection("no-placebo", WATERMARK, sentence, (treatment,))
+
+
+def _endings(base: ArmFacts, other: ArmFacts) -> Iterator[Objection]:
+    gap = other.truncated.value - base.truncated.value
+    if abs(gap) > TRUNCATED_GAP:
+        sentence = (
+            f"{_share(other.truncated)} of the answers of '{other.name}' were cut off by the token limit and "
+            f"{_share(base.truncated)} of those of '{base.name}'; scores that depend on length are not comparable."
+        )
+        yield Objection("truncation", WATERMARK, sentence, (other.name,))
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f}%"
+
+
+def _holes(facts: ArmFacts) -> Iterator[Objection]:
+    if facts.missing or facts.failed:
+        sentence = (
+            f"'{facts.name}' has {facts.answered} of {facts.planned} planned answers ({facts.failed} failed, "
+            f"{facts.missing} missing); probes without an answer in both arms are left out of every difference."
+        )
+        yield Objection("missing", WATERMARK, sentence, (facts.name,))
+    if facts.duplicates > DUPLICATED * facts.answered:
+        sentence = (
+            f"{facts.duplicates} of {facts.answered} answers of '{facts.name}' equal another repeat of the same "
+            "probe, so its repeats carry less information than their number."
+        )
+        yield Objection("duplicates", WATERMARK, sentence, (facts.name,))
+
+
+def _unscored_gap(contrast: Contrast) -> Iterator[Objection]:
+    shares = {}
+    for arm, counts in contrast.counts.items():
+        answered = counts.scored + counts.unscored
+        shares[arm] = counts.unscored / answered if answered else 0.0
+    gap = shares[contrast.treatment] - shares[contrast.baseline]
+    if abs(gap) > UNSCORED_GAP:
+        sentence = (
+            f"{contrast.metric} could not be scored on {100 * shares[contrast.treatment]:.0f}% of the answers of "
+            f"'{contrast.treatment}' and {100 * shares[contrast.baseline]:.0f}% of those of '{contrast.baseline}'."
+        )
+        yield Objection("unscored", WATERMARK, sentence, (contrast.treatment,))
