@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import DECODED, judged, made_run
+from made_runs import DECODED, judged, made_run
 from scipy import stats as sps
 
 from lem.ab.compare import Comparison, Declared, Options, compare

@@ -20,6 +20,11 @@ from lem.errors import UserError
 from lem.records import Cell, Metric, RunContents, join_cells, metrics_of
 from lem.stats import benjamini_hochberg, holm
 
+DECLARED_LATE = (
+    "the primary contrasts were named when comparing, not in a plan stored with the run before it was made, so nothing "
+    "shows that they were chosen before the results were seen."
+)
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -33,7 +38,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Options:
-    """How to compare; `metrics` empty takes all, `anyway` turns refusals into watermarks."""
+    """How to compare; `metrics` are those to keep (none: all), `anyway` turns refusals into watermarks."""
 
     baseline: str | None = None
     treatments: tuple[str, ...] = ()
@@ -87,15 +92,19 @@ def compare(
     baseline, treatments = choose_arms(contents.info.arms, options.baseline, options.treatments)
     excluded = frozenset(declared.exclusions) if declared else frozenset()
     arms = _describe(contents, baseline, treatments, excluded)
-    metrics = _chosen_metrics(contents, options)
     contrasts = []
-    for metric in metrics:
+    for metric in _known_metrics(contents, options):
         values = arm_values(metric, excluded)
         for treatment, against in _pairs(contents, baseline, treatments):
             if treatment in values and against in values:
                 contrasts.append(_contrast(contents, metric, values[treatment], values[against], options, declared))
-    contrasts = _correct(contrasts, baseline, declared)
+    # corrected before the metrics are chosen: looking at fewer does not make fewer tests
+    contrasts = [
+        c for c in _correct(contrasts, baseline, declared) if not options.metrics or c.metric in options.metrics
+    ]
     found = objections(contents.info, arms, baseline, treatments, [c for c in contrasts if c.baseline == baseline])
+    if declared and declared.primary and not declared.plan_sha:
+        found.append(Objection("declared-late", WATERMARK, DECLARED_LATE))
     if options.anyway:
         found = [replace(objection, severity=WATERMARK) for objection in found]
     verdicts = tuple(verdict(one, found) for one in contrasts)
@@ -126,7 +135,7 @@ def _describe(
     return found
 
 
-def _chosen_metrics(contents: RunContents, options: Options) -> list[Metric]:
+def _known_metrics(contents: RunContents, options: Options) -> list[Metric]:
     metrics = metrics_of(contents)
     known = [metric.name for metric in metrics]
     for name in (*options.metrics, *options.lower_is_better):
@@ -134,7 +143,7 @@ def _chosen_metrics(contents: RunContents, options: Options) -> list[Metric]:
             raise UserError(f"there is no metric '{name}' here; there are {', '.join(known) or 'none'}.")
     if not metrics:
         raise UserError("nothing here has been scored or judged; run `./lem score` on it first.")
-    return [metric for metric in metrics if not options.metrics or metric.name in options.metrics]
+    return metrics
 
 
 def _pairs(contents: RunContents, baseline: str, treatments: Sequence[str]) -> list[tuple[str, str]]:

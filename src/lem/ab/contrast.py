@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lem.ab.values import ArmValues, Outcomes, counts_of, outcome_bounds
+from lem.ab.values import ArmValues, Outcomes, counts_of, on_scale, outcome_bounds
 from lem.records import Metric
 from lem.stats import (
     Estimate,
@@ -155,8 +155,8 @@ def contrast(
         treatment=treatment.arm, baseline=baseline.arm,
         n=len(units), n_missing=len(unpaired),
         counts={arm.arm: counts_of(arm, metric.kind) for arm in (baseline, treatment)},
-        baseline_mean=headline([sides[1][unit] for unit in units], clusters, level=settings.level),
-        treatment_mean=headline([sides[0][unit] for unit in units], clusters, level=settings.level),
+        baseline_mean=on_scale(headline([sides[1][u] for u in units], clusters, level=settings.level), metric),
+        treatment_mean=on_scale(headline([sides[0][u] for u in units], clusters, level=settings.level), metric),
         difference=difference,
         bca=mean_bca(differences, level=settings.level),
         cluster=cluster_t_interval(differences, clusters, level=settings.level) if clusters else None,

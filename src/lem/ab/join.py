@@ -66,8 +66,8 @@ def refuse_case_twins(ids: Sequence[str]) -> None:
 
 def _with_arms_renamed(name: str, run: RunContents, counts: Mapping[str, int]) -> RunContents:
     new = {arm: f"{name}:{arm}" if counts[arm] > 1 else arm for arm in run.info.arms}
-    if len(new) == 1 and next(iter(counts.values())) > 1:
-        new = dict.fromkeys(new, name)  # logs of one arm each are told apart by their own names
+    if len(new) == 1 and any(counts[arm] > 1 for arm in new):
+        new = dict.fromkeys(new, name)  # a log of one arm needs no more than its own name
     facts = {new[arm]: {SETTINGS: run.info.settings, **entry} for arm, entry in run.info.arms.items()}
     groups = {key: {**group, "arm": new.get(group["arm"], group["arm"])} for key, group in run.info.groups.items()}
 

@@ -23,6 +23,7 @@ DECODING = ("temperature", "top_p", "max_tokens")
 UNSCORED_GAP = 0.02
 TRUNCATED_GAP = 0.05
 DUPLICATED = 0.05
+FEW_DOMAINS = 5
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def objections(
         found += _holes(facts)
     for contrast in contrasts:
         found += _unscored_gap(contrast)
+    found += _few_domains(contrasts)
     return sorted(found, key=lambda objection: objection.severity != REFUSAL)
 
 
@@ -149,3 +151,15 @@ def _unscored_gap(contrast: Contrast) -> Iterator[Objection]:
             f"'{contrast.treatment}' and {100 * shares[contrast.baseline]:.0f}% of those of '{contrast.baseline}'."
         )
         yield Objection("unscored", WATERMARK, sentence, (contrast.treatment,))
+
+
+def _few_domains(contrasts: Sequence[Contrast]) -> Iterator[Objection]:
+    """With so few domains the cluster-robust interval is wide for want of knowledge, and that has to be said."""
+    for metric, found in {contrast.metric: contrast.cluster for contrast in contrasts}.items():
+        if found is not None and found.n_clusters is not None and found.n_clusters < FEW_DOMAINS:
+            sentence = (
+                f"the probes of {metric} are of {found.n_clusters} domains only, too few to know how alike the answers "
+                "within one are; the headline interval is as wide as that makes it, the BCa interval takes the probes "
+                "as independent."
+            )
+            yield Objection("few-domains", WATERMARK, sentence)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.ab.values import ArmValues, arm_values, counts_of
+from lem.ab.values import ArmValues, arm_values, counts_of, on_scale
 from lem.records import Metric, RunContents, metrics_of
 from lem.stats import Estimate, headline, per_source, source_domains
 
@@ -83,7 +83,8 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
         rank = ranks.get(arm, (math.nan,) * 4)
         rows.append(
             Ranked(
-                metric.name, arm, model, family, size, _mean(found, units[arm], domains, sources), *rank,
+                metric.name, arm, model, family, size,
+                on_scale(_mean(found, units[arm], domains, sources), metric), *rank,
                 n_shared=len(shared), n_unscored=counts.unscored, n_failed=counts.failed, n_missing=counts.missing,
             )
         )  # fmt: skip

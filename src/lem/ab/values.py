@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lem.records import Cell, Metric, Outcome
-from lem.stats import per_probe, per_source
+from lem.stats import Estimate, per_probe, per_source
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ def _values(arm: str, cells: Sequence[Cell]) -> ArmValues:
             words.append((cell.key.probe_id, float(len(cell.record.response.split()))))
     values = per_probe((probe, value) for probe, found in repeats.items() for value in found)
     return ArmValues(arm, values, repeats, per_probe(words), tuple(cells))
+
+
+def on_scale(mean: Estimate, metric: Metric) -> Estimate:
+    """A mean with its limits kept on the metric's scale: beyond the ends there is nothing for a mean to be."""
+    if metric.low is None or metric.high is None or math.isnan(mean.low):
+        return mean
+    return replace(mean, low=max(mean.low, metric.low), high=min(mean.high, metric.high))
 
 
 def counts_of(arm: ArmValues, kind: str) -> Outcomes:

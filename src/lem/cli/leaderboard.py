@@ -85,7 +85,7 @@ def _published(metric: str) -> list[dict[str, Any]]:
     folder = Path(load_config().benchmarks_dir) / "published"
     rows = []
     for figure in read_published(folder) if folder.is_dir() else []:
-        if figure.metric == metric:
+        if figure.metric == metric and figure.quantity == "mean":
             family, size = family_and_size(figure.model)
             rows.append(
                 {"metric": metric, "model": figure.model, "family": family, "size": size, "arm": figure.arm,
@@ -103,7 +103,7 @@ def _print(frame: pd.DataFrame, notes: list[str], *, markdown: bool) -> None:
 
     console = Console(highlight=False)
     for note in notes:
-        click.echo(f"> {note}\n" if markdown else f"note: {note}")
+        click.echo(f"> {note}\n") if markdown else console.print(f"note: {note}", markup=False)
     for metric, rows in frame.groupby("metric", sort=False):
         text = ranking_table.readable(rows)
         if markdown:
@@ -111,8 +111,13 @@ def _print(frame: pd.DataFrame, notes: list[str], *, markdown: bool) -> None:
             continue
         table = Table(title=str(metric), title_justify="left", box=None, pad_edge=False)
         for name in text.columns:
+            words = name in ("model", "arm", "lost")
             table.add_column(
-                str(name), overflow="fold", justify="left" if name in ("model", "arm", "lost") else "right"
+                str(name),
+                overflow="fold",
+                no_wrap=not words,
+                justify="left" if words else "right",
+                min_width=8 if words else None,
             )
         for line in text.itertuples(index=False):
             table.add_row(*(Text(str(cell)) for cell in line))
@@ -120,6 +125,6 @@ def _print(frame: pd.DataFrame, notes: list[str], *, markdown: bool) -> None:
         console.print()
     legend = (
         "rank: on the probes that all arms share, with 95% limits; first: share of bootstrap draws in which the arm is "
-        "best; published figures are of other probes and are not ranked."
+        "best; published figures are quoted, not ranked: no interval and no answers stand behind them here."
     )
-    click.echo(legend)
+    click.echo(legend) if markdown else console.print(legend, style="dim", markup=False)

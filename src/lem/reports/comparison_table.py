@@ -23,7 +23,7 @@ def comparison_rich(document: Row, *, details: bool | None = None) -> Renderable
     shown = len(document["contrasts"]) <= DETAILED if details is None else details
     parts: list[RenderableType] = [*_objections(document), _arms(document)]
     for rows in by_metric(document).values():
-        parts += [Text(), _metric(rows), *_counts(rows)]
+        parts += [Text(), _metric(rows, document["baseline"]), *_counts(rows)]
     parts += [Text(), *_verdicts(document)]
     if shown:
         for row in document["contrasts"]:
@@ -67,20 +67,21 @@ def _share(estimate: Row) -> str:
     return ABSENT if estimate["value"] is None else percent(estimate["value"])
 
 
-def _metric(rows: Sequence[Row]) -> Table:
+def _metric(rows: Sequence[Row], baseline: str) -> Table:
     first = rows[0]
     judged = "" if first["source"] == "scorer" else f", judge {first['source']}"
     title = f"{first['metric']} ({first['kind']}{judged}{', ' + first['version'] if first['version'] else ''})"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("contrast", overflow="fold", min_width=10)
+    table.add_column(f"against {baseline}", overflow="fold", min_width=10)
     for name in ("n", "difference [95%]", "BCa [95%]", "p", "corrected"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         refused = row["verdict"]["code"] == "refused"
-        cells = [ABSENT] * 4 if refused else [
-            _estimate(row["difference"]), _interval(row["bca"]), _p(row["p"]), _p(row["p_adjusted"])
-        ]  # fmt: skip
-        table.add_row(Text(f"{row['treatment']} - {row['baseline']}"), str(row["n"]), *cells)
+        cells = [ABSENT] * 4
+        if not refused:
+            cells = [_estimate(row["difference"]), _interval(row["bca"]), _p(row["p"]), _p(row["p_adjusted"])]
+        against = "" if row["baseline"] == baseline else f" against {row['baseline']}"
+        table.add_row(Text(row["treatment"] + against), str(row["n"]), *cells)
     return table
 
 

@@ -39,6 +39,10 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     published = frame["origin"] != "ours"
     text.loc[published, "order"] = "published"
     text.loc[published, "lost"] = ""
+    if not text["lost"].any():
+        text = text.drop(columns="lost")
+    if (text["model"] == text["arm"]).all():
+        text = text.drop(columns="model")
     return text.rename(columns=SHOWN)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from lem.records import Judgement, Record, RunContents, RunInfo, Score
@@ -71,3 +74,17 @@ def judged(run: RunContents, dimension: str, values: Mapping[str, Sequence[float
         for i, value in enumerate(column)
     ]  # fmt: skip
     return RunContents(run.info, run.records, run.scores, [*run.judgements, *rows])
+
+
+def save(run: RunContents, path: Path) -> Path:
+    """Write a made-up run as a run directory."""
+    lines = {
+        "records.jsonl": [record.to_row() for record in run.records],
+        **{f"scores/{name}.jsonl": [score.to_row() for score in rows] for name, rows in run.scores.items()},
+        "judgements/j.jsonl": [judgement.to_row() for judgement in run.judgements],
+    }
+    for name, rows in lines.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "run.json").write_text(json.dumps(asdict(run.info)))
+    return path
