@@ -12,17 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lem.errors import DataError
-from lem.records import Key, Record, RunInfo
+from lem.records import Judgement, Key, Record, RunContents, RunInfo, Score
 
 KIND = "import"
+# The version of every score and judgement that a file brought with it.
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
 class Imported:
     """A foreign file as a run: manifest, records, the name of the format, and what a reader should know about it.
 
-    `published_scores` holds the v2 score the file gave to a cell, so that a new score can be compared with it.
-    `info.status` is "done" only if every arm answers every probe and nothing failed.
+    `published_scores` holds the v2 score the file gave to a cell, so that a new score can be compared with it;
+    `scores` (by scorer) and `judgements` hold what else it brought. `info.status` is "done" only if every arm answers
+    every probe and nothing failed.
     """
 
     info: RunInfo
@@ -30,11 +33,21 @@ class Imported:
     format: str
     notes: list[str]
     published_scores: dict[Key, float] = field(default_factory=dict)
+    scores: dict[str, list[Score]] = field(default_factory=dict)
+    judgements: list[Judgement] = field(default_factory=list)
+
+    @property
+    def contents(self) -> RunContents:
+        """The same as a run that was read; published v2 scores are left out, because v2 is counted from the texts."""
+        return RunContents(self.info, self.records, self.scores, self.judgements, tuple(self.notes))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One cell as a file gives it; `prompt` and `domain` are "" when the file does not say. `line` 0: unknown."""
+    """One cell as a file gives it, with what the file says about its probe ("" where it does not).
+
+    `source` is the file, `line` the line in it (0: unknown), `rephrases` the probe that this one rephrases.
+    """
 
     arm: str
     probe_id: str
@@ -45,6 +58,8 @@ class Answer:
     repeat: int = 0
     prompt: str = ""
     domain: str = ""
+    benchmark: str = ""
+    rephrases: str = ""
     ts: str = ""
     thinking: str | None = None
     finish_reason: str | None = None
@@ -53,6 +68,19 @@ class Answer:
     def key(self) -> Key:
         """The cell this answer fills."""
         return Key(self.arm, self.probe_id, self.repeat)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A probe that a file lists, answered or not; the fields mean what they mean in `Answer`."""
+
+    probe_id: str
+    prompt: str
+    source: str
+    line: int = 0
+    domain: str = ""
+    benchmark: str = ""
+    rephrases: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,17 +99,20 @@ def assemble(
     origin: Origin,
     answers: Sequence[Answer],
     *,
+    listed: Sequence[Listed] = (),
     notes: Iterable[str] = (),
     interrupted: bool = False,
     scores: Mapping[Key, float] | None = None,
 ) -> Imported:
     """Make one run of loose answers; probes and arms keep the order in which they first appear.
 
-    Args:  interrupted: the file itself shows that its run did not end.
-    Raises: DataError if a cell is answered twice, or if one probe id stands for two prompts or two domains.
+    Args:  listed: probes that were asked, be they answered or not; they come first.
+           interrupted: the file itself shows that its run did not end.
+    Raises: DataError if a cell is answered twice, or if one probe id stands for two prompts, domains, benchmarks or
+    sources.
     """
     _refuse_duplicates(answers)
-    probes = _probes(answers)
+    probes = _probes([*listed, *answers])
     arms = list(dict.fromkeys(answer.arm for answer in answers))
     found = [*notes, *_notes(answers, arms, len(probes))]
     filled = {(answer.arm, answer.probe_id) for answer in answers}
@@ -126,29 +157,33 @@ def _refuse_duplicates(answers: Sequence[Answer]) -> None:
             )
 
 
-def _probes(answers: Sequence[Answer]) -> list[dict[str, str]]:
+def _probes(mentions: Sequence[Listed | Answer]) -> list[dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    origin: dict[tuple[str, str], Answer] = {}
-    for answer in answers:
-        probe = found.setdefault(answer.probe_id, {"id": answer.probe_id, "domain": "", "prompt": ""})
-        for name, value in (("domain", answer.domain), ("prompt", answer.prompt)):
+    first: dict[tuple[str, str], Listed | Answer] = {}
+    for mention in mentions:
+        probe = found.setdefault(mention.probe_id, {"id": mention.probe_id, "domain": "", "prompt": ""})
+        for name, value in (
+            ("domain", mention.domain),
+            ("prompt", mention.prompt),
+            ("source", mention.rephrases),
+            ("benchmark", mention.benchmark),
+        ):
             if not value:
                 continue
-            if probe[name] and probe[name] != value:
-                first = origin[answer.probe_id, name]
+            if probe.get(name) and probe[name] != value:
                 raise DataError(
-                    f"{_places(first, answer)}: probe '{answer.probe_id}' has two different {name}s, so its answers "
-                    "cannot be paired; give different probes different ids."
+                    f"{_places(first[mention.probe_id, name], mention)}: probe '{mention.probe_id}' has two different "
+                    f"{name}s, so its answers cannot be paired; give different probes different ids."
                 )
             probe[name] = value
-            origin.setdefault((answer.probe_id, name), answer)
+            first.setdefault((mention.probe_id, name), mention)
     return list(found.values())
 
 
-def _places(first: Answer, second: Answer) -> str:
+def _places(first: Listed | Answer, second: Listed | Answer) -> str:
     if first.line and first.source == second.source:
         return f"{first.source} lines {first.line} and {second.line}"
-    shown = [f"{answer.source} line {answer.line}" if answer.line else answer.source for answer in (first, second)]
+    shown = [f"{one.source} line {one.line}" if one.line else one.source for one in (first, second)]
     return " and ".join(dict.fromkeys(shown))
 
 

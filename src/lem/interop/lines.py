@@ -1,7 +1,8 @@
 """Lines of other people's JSON Lines files, read strictly: every complaint names the file, the line and the field.
 
 A foreign file is not a store of ours: a last line without a newline is an ordinary line if it parses. Blank lines
-are skipped and still counted, so that numbers agree with an editor's.
+are skipped and still counted, so that numbers agree with an editor's. Files are streamed: one line is in memory at a
+time, besides what the caller keeps of it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lem.errors import DataError, UserError
+
+# No answer is this long, and a file of this size in one line is not JSON Lines.
+MAX_LINE_BYTES = 256 * 2**20
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -95,58 +102,135 @@ class Line:
         return response, error
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file.   Raises: UserError if there is none, if it is a directory or unreadable."""
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading.   Raises: UserError if there is none, if it is a directory or unreadable."""
     if path.is_dir():
-        raise UserError(f"{path} is a directory; give a .jsonl file of answers.")
+        raise UserError(f"{path} is a directory; give a file.")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def read_lines(path: Path, *, allow_torn: bool = False) -> tuple[list[Line], bool]:
-    """Read every non-blank line of a JSON Lines file as an object.
+class LineStream:
+    """The non-blank lines of a JSON Lines file as objects, read one at a time; every iteration opens the file anew.
 
-    Args:  allow_torn: leave out a last line that lacks both its newline and its end (an interrupted write).
-    Returns: the lines, and whether a torn one was left out.
-    Raises: UserError for a missing file; DataError for an empty or binary one, or a line that is no JSON object.
+    After a whole iteration `torn` says whether a last line without newline and without end (an interrupted write)
+    was left out, which happens only with `allow_torn`.
+    Iterating raises: UserError for a missing file; DataError for an empty or binary one, or a line that is no JSON
+    object.
     """
-    texts = _decode(path).split("\n")
-    lines: list[Line] = []
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
+
+    def __init__(self, path: Path, *, allow_torn: bool = False) -> None:
+        self.path = path
+        self.torn = False
+        self._allow_torn = allow_torn
+
+    def __iter__(self) -> Iterator[Line]:
+        self.torn, found, offset = False, False, 0
+        with open_bytes(self.path) as file:
+            for number, raw in enumerate(_raw_lines(file), start=1):
+                text = self._decode(raw, number, offset)
+                offset += len(raw)
+                if not text.strip():
+                    continue
+                row = self._parse(text, number, may_be_torn=found and not raw.endswith(b"\n"))
+                if row is None:
+                    self.torn = True
+                    return
+                found = True
+                yield Line(self.path, number, row)
+        if not found:
+            raise DataError(f"{self.path}: the file is empty; it should hold one JSON object a line.")
+
+    def first(self) -> Line:
+        """The first line, without reading further.   Raises: as iterating does."""
+        return next(iter(self))
+
+    def _decode(self, raw: bytes, number: int, offset: int) -> str:
+        if b"\0" in raw:
+            raise DataError(f"{self.path}: a binary file (it holds zero bytes), not JSON Lines in UTF-8.")
+        if len(raw) > MAX_LINE_BYTES:
+            raise DataError(
+                f"{self.path} line {number}: longer than {MAX_LINE_BYTES // 2**20} MiB, so this is no file of answers; "
+                "JSON Lines has one object a line."
+            )
+        try:
+            # Our own files may hold lone surrogates as they came from a tokenizer.
+            text = raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 text (byte {offset + error.start}), so not JSON Lines.") from None
+        return text.removeprefix("\ufeff") if number == 1 else text
+
+    def _parse(self, text: str, number: int, *, may_be_torn: bool) -> dict[str, Any] | None:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
-            if allow_torn and lines and number == len(texts):
-                return lines, True
+            if self._allow_torn and may_be_torn:
+                return None
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply or an endless number"
             raise DataError(
-                f"{path} line {number}: not valid JSON ({reason}); a file of answers is JSON Lines, one object a line."
+                f"{self.path} line {number}: not valid JSON ({reason}); a file of answers is JSON Lines, one object a "
+                "line."
             ) from None
         if not isinstance(row, dict):
-            raise DataError(f"{path} line {number}: not a JSON object; a file of answers has one object a line.")
-        lines.append(Line(path, number, row))
-    if not lines:
-        raise DataError(f"{path}: the file is empty; it should hold one JSON object a line.")
-    return lines, False
+            raise DataError(f"{self.path} line {number}: not a JSON object; a file of answers has one object a line.")
+        return row
 
 
-def _decode(path: Path) -> str:
-    data = read_bytes(path)
-    if b"\0" in data:
-        raise DataError(f"{path}: a binary file (it holds zero bytes), not JSON Lines in UTF-8.")
+def _raw_lines(file: BinaryIO) -> Iterator[bytes]:
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        yield raw
+
+
+def read_lines(path: Path, *, allow_torn: bool = False) -> tuple[list[Line], bool]:
+    """Read every line of a `LineStream`, and whether a torn one was left out; for files that are small."""
+    stream = LineStream(path, allow_torn=allow_torn)
+    return list(stream), stream.torn
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Read a whole file as one JSON object; `what` names in a complaint what it should be ("a table of scores").
+
+    Raises: UserError for a missing file; DataError for anything but a JSON object in UTF-8, or one with a key twice.
+    """
+    with open_bytes(path) as file:
+        data = file.read()
     try:
-        # Our own files may hold lone surrogates as they came from a tokenizer.
-        return data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
+        found = json.loads(data.decode("utf-8", "surrogatepass").removeprefix("\ufeff"), object_pairs_hook=_no_twins)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}), so not JSON Lines.") from None
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}), so not {what}.") from None
+    except _KeyTwice as error:
+        raise DataError(f"{path}: the key '{error}' stands twice in one object; keep one of the two.") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} line {error.lineno}: not valid JSON ({error.msg}), so not {what}.") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: nested too deeply or an endless number, so not {what}.") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a JSON object, so not {what}.")
+    return found
+
+
+class _KeyTwice(Exception):
+    """A JSON object names one key twice, of which a plain reader would silently keep the last."""
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _KeyTwice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def file_sha(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    digest = hashlib.sha256()
+    with open_bytes(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

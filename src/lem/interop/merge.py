@@ -50,6 +50,7 @@ def _answers_of(one: Imported) -> list[Answer]:
                 repeat=record.repeat,
                 prompt=probe["prompt"],
                 domain=probe["domain"],
+                benchmark=probe.get("benchmark", ""),
                 ts=record.ts,
             )
         )

@@ -1,7 +1,8 @@
 """The published formats of LEM, read into runs; `write_ab` (from `published_writer`) is the way back.
 
 A/B results      {"type": "probe", "id", "category", "prompt", "conditions": {name: {"response", "lek_score",
-                 "heuristic", "chars", "time_s"}}, "ts"}, one line per probe, then one {"type": "summary", ...}
+                 "heuristic", "chars", "time_s"}}, "ts"}, one line per probe, then one {"type": "summary", ...};
+                 of ours also "source" beside the prompt of a rephrased probe
 standard results {"id", "benchmark", "model", "prompt", "response", "elapsed_seconds"}
 answers          {"id", "response"} and optionally arm or model, prompt, domain, repeat, error
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from lem.errors import DataError
 from lem.interop.imported import Answer, Imported, Origin, assemble
-from lem.interop.lines import Line, file_sha, read_lines
+from lem.interop.lines import Line, LineStream, file_sha
 from lem.interop.published_writer import BASE, PUBLISHED_BASE, write_ab
 
 AB = "published A/B results"
@@ -34,20 +35,25 @@ def read_ab(path: Path) -> Imported:
     Raises: UserError if the file is missing; DataError with the line for anything malformed, for a probe given
     twice, or for lines after the summary.
     """
-    lines, torn = read_lines(path, allow_torn=True)
-    kinds = [line.text("type") for line in lines]
-    for line, kind in zip(lines, kinds, strict=True):
+    stream = LineStream(path, allow_torn=True)
+    summary: Line | None = None
+    cells: list[tuple[Answer, float | None]] = []
+    for line in stream:
+        if summary is not None:
+            raise line.error(
+                "it follows the summary, so the file holds more than one run; split it into one file each."
+            )
+        kind = line.text("type")
         if kind not in ("probe", "summary"):
             raise line.error(f"type '{kind}' is neither probe nor summary.")
-    if "summary" in kinds[:-1]:
-        after = lines[kinds.index("summary") + 1]
-        raise after.error("it follows the summary, so the file holds more than one run; split it into one file each.")
-    summary = lines[-1] if kinds[-1] == "summary" else None
-    cells = [cell for line in lines if line is not summary for cell in _conditions(line)]
+        if kind == "summary":
+            summary = line
+        else:
+            cells.extend(_conditions(line))
     if not cells:
         raise DataError(f"{path}: it holds a summary and no probe; there is nothing to import.")
     answers = [answer for answer, _ in cells]
-    notes = _ab_notes(path, summary, torn, len({answer.probe_id for answer in answers}))
+    notes = _ab_notes(path, summary, stream.torn, len({answer.probe_id for answer in answers}))
     return assemble(
         Origin(path.stem, AB, _sources(path), _ab_arms(answers, summary), _ab_settings(summary)),
         answers,
@@ -82,6 +88,7 @@ def _conditions(line: Line) -> list[tuple[Answer, float | None]]:
             line=line.number,
             prompt=prompt,
             domain=domain or "",
+            rephrases=line.text_or_none("source") or "",
             ts=line.text_or_none("ts") or "",
             thinking=cell.text_or_none("thinking"),
             finish_reason=cell.text_or_none("finish_reason"),
@@ -125,7 +132,7 @@ def read_standard_results(path: Path) -> Imported:
     Raises: UserError if the file is missing; DataError with the line for anything malformed or given twice.
     """
     answers = []
-    for line in read_lines(path)[0]:
+    for line in LineStream(path):
         response, error = line.outcome()
         answers.append(
             Answer(
@@ -151,14 +158,16 @@ def read_answers(path: Path) -> Imported:
     line. `prompt`, `domain`, `repeat` (from 0) and `error` may be given too.
     Raises: UserError if the file is missing; DataError with the line for anything malformed or given twice.
     """
-    lines = read_lines(path)[0]
-    labels = _labels(lines[0])
+    labels: list[str] | None = None
+    first = 0
     answers = []
     models: dict[str, str] = {}
-    for line in lines:
+    for line in LineStream(path):
+        if labels is None:
+            labels, first = _labels(line), line.number
         if _labels(line) != labels:
             raise line.error(
-                f"its labels ({', '.join(_labels(line)) or 'none'}) are not those of line {lines[0].number} "
+                f"its labels ({', '.join(_labels(line)) or 'none'}) are not those of line {first} "
                 f"({', '.join(labels) or 'none'}); give 'arm' or 'model' on every line or on none."
             )
         arm = line.text(labels[0]) if labels else path.stem

@@ -95,6 +95,7 @@ def _probe_row(table: _Table, probe: dict[str, str]) -> dict[str, Any]:
         "id": probe["id"],
         "category": probe["domain"],
         "prompt": probe["prompt"],
+        **({"source": probe["source"]} if probe.get("source") else {}),
         "conditions": conditions,
         "ts": max((record.ts for _, record in found), default=""),
     }
