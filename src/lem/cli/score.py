@@ -84,7 +84,7 @@ def score_inputs(paths: Sequence[Path], names: Sequence[str]) -> list[Scored]:
 
     scored, files = [], []
     for path in paths:
-        if path.is_dir():
+        if (path / "run.json").is_file():
             info, records = read_run(path)
             scored.append(Scored(display_path(path), info, records, score_run(path, names)))
         else:

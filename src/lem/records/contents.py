@@ -32,8 +32,9 @@ def read_contents(path: Path) -> RunContents:
     scores, judgements = read_scores(path), read_judgements(path)
     info, records = read_run(path)
     unfinished = f"the run {path.name} is {info.status}; some of its cells may be missing."
-    notes = () if info.status == "done" else (unfinished,)
-    return RunContents(info, records, scores, judgements, notes)
+    notes = [] if info.status == "done" else [unfinished]
+    notes += [str(note) for note in info.data.get("notes", [])]  # what the importer of a foreign log had to say
+    return RunContents(info, records, scores, judgements, tuple(notes))
 
 
 def read_judgements(run: Path) -> list[Judgement]:

@@ -29,21 +29,33 @@ def read_jsonl(path: Path, *, allow_torn: bool = True) -> tuple[list[dict[str, A
     Returns: the rows, and the byte length of the part that is whole (shorter than the file when the last
     line is torn).   Raises: DataError for an unreadable line anywhere else, or for a torn one if not allowed.
     """
-    data = path.read_bytes()
     rows: list[dict[str, Any]] = []
-    offset = 0
-    for number, line in enumerate(data.splitlines(keepends=True), start=1):
-        last = offset + len(line) == len(data)
-        torn = not line.endswith(b"\n")
-        row = None if (torn and allow_torn) else _parse(line)
-        if row is None and line.strip():
-            if last and allow_torn:
-                return rows, offset
-            raise DataError(f"{path} line {number}: not a JSON object; restore the file or remove that line.")
+    whole = 0
+    for row, end in _lines(path, allow_torn):
+        whole = end
         if row is not None:
             rows.append(row)
-        offset += len(line)
-    return rows, offset
+    return rows, whole
+
+
+def iter_jsonl(path: Path, *, allow_torn: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSONL file one by one, as `read_jsonl` reads them; the file is never in memory as a whole."""
+    return (row for row, _ in _lines(path, allow_torn) if row is not None)
+
+
+def _lines(path: Path, allow_torn: bool) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """Every complete line (None for a blank one) with the byte offset of its end; a torn last line is left out."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            torn = not line.endswith(b"\n")
+            row = None if (torn and allow_torn) else _parse(line)
+            if row is None and line.strip():
+                if allow_torn and not file.read(1):
+                    return
+                raise DataError(f"{path} line {number}: not a JSON object; restore the file or remove that line.")
+            offset += len(line)
+            yield row, offset
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -160,15 +172,51 @@ def lock_directory(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise _disk_error(path, error) from None
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(fd):
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"{directory} is in use by another process (pid {holder}); wait for it or choose another directory."
-            ) from None
+            )
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Hold a lock on the file itself, made empty if it is not there; the kernel drops it when the process dies.
+
+    Raises: UserError if another process holds it, or if the file cannot be made.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _disk_error(path, error) from None
+    try:
+        if not _lock(fd):
+            raise UserError(f"{path} is in use by another process; wait for it or end it.")
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the file by `lock_file`; False for a file that is not there."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
