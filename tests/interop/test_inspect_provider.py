@@ -47,7 +47,11 @@ from inspect_ai.tool import tool
 import lem.interop.inspect_provider  # noqa: F401  # registers the provider, as the entry point does when installed
 
 KERNEL = "Care is work. Before anything is done to a mind, it is asked. " * 3
-INPUTS = {"B1": "Why repair a bridge?", "B2": "What is owed to a stranger who asks for help at night?", "B3": "Go."}
+INPUTS = {
+    "B1": "Why repair a bridge?",
+    "B2": "What is owed to a stranger who asks for help at night?",
+    "B3": "Name a virtue.",
+}
 SAMPLES = [Sample(input=text, target="the", id=name) for name, text in INPUTS.items()]
 THINKING = (
     "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -99,7 +103,7 @@ def test_greedy_answers_usage_and_reasons_are_our_engines() -> None:
         assert sample.output.stop_reason == {"stop": "stop", "length": "max_tokens"}[own.finish_reason or ""]
         assert sample.scores["includes"].value == ("C" if "the" in (own.response or "").lower() else "I")
         reasons.add(sample.output.stop_reason)
-    assert reasons == {"stop", "max_tokens"}
+    assert reasons == {"stop", "max_tokens"}  # the limit lies between the lengths of the answers
     hits = sum(sample.scores["includes"].value == "C" for sample in log.samples)
     assert log.results.scores[0].metrics["accuracy"].value == pytest.approx(hits / 3)
     assert log.stats.model_usage[f"lem/{NANO}"].output_tokens == sum(s.output.usage.output_tokens for s in log.samples)
@@ -119,6 +123,7 @@ def test_samples_of_all_epochs_are_decoded_together_with_the_streams_of_a_benchm
     assert len(set(texts(log).values())) == 9
 
 
+@pytest.mark.slow
 def test_the_command_line_finds_the_provider_by_its_entry_point(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     facts = tmp_path / "site" / "lem-0.dist-info"  # what installing the package leaves behind, no more
@@ -139,19 +144,19 @@ def test_the_command_line_finds_the_provider_by_its_entry_point(tmp_path: Path) 
     command += ["-M", f"adapter={adapter}", "-M", "adapter_scale=0.5", "-M", "kernel=kernel.txt", "--max-tokens", "8"]
     command += ["--log-format", "json"]
     paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT / "src")])
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, cwd=tmp_path
-    )
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (log,) = (tmp_path / "logs").glob("*.json")
     content = json.loads(log.read_text())
     assert content["status"] == "success"
     made_by = content["samples"][0]["output"]["metadata"]["lem"]
     assert (made_by["adapter"], made_by["adapter_scale"], made_by["kernel"]) == (str(adapter), 0.5, "kernel.txt")
-    wrong = subprocess.run(
-        [*command, "-M", "adaptor=x", "--display", "plain"], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True,
-        cwd=tmp_path,
-    )  # fmt: skip
+    # The same command line without the package installed; a wrong argument is told in a sentence.
+    command[2] = "lem.interop.inspect_provider"
+    command[command.index("none")] = "plain"
+    environment["PYTHONPATH"] = str(ROOT / "src")
+    wrong = subprocess.run([*command, "-M", "adaptor=x"], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert wrong.returncode != 0
     assert "-M adaptor: unknown model argument; known ones are adapter, adapter_scale" in wrong.stdout + wrong.stderr
     assert "Traceback" not in wrong.stdout + wrong.stderr

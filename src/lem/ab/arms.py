@@ -1,17 +1,19 @@
 """Arms of an A/B run: one condition each = model + adapter + injected kernel.
 
 Names follow DESIGN: `base`; the NAME of NAME=PATH for kernels and adapters, a bare path taking `json`/`txt` from
-its suffix and otherwise its stem; `placebo-json`, `placebo-txt`.
+its suffix and otherwise its stem; `placebo-json`, `placebo-txt`; `trained@0.25` for a share of an adapter;
+`axioms-1-3`, `axioms-without-2` for parts of a kernel.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lem.data import read_kernel
+from lem.data import Kernel, read_kernel
 from lem.data.kernels import default_name
 from lem.errors import UserError
 from lem.runs.plan import Arm
@@ -67,12 +69,59 @@ def build_arms(
     for option in trained:
         named = parse_named(option, "--trained")
         arms.append(Arm(named.name, named.value))
+    return distinct(arms)
+
+
+def distinct(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms as they are.   Raises: UserError if two have one name."""
     seen: set[str] = set()
     for arm in arms:
         if arm.name in seen:
             raise UserError(f"two arms are named '{arm.name}'; name them apart with NAME=PATH.")
         seen.add(arm.name)
-    return arms
+    return list(arms)
+
+
+def kernel_arms(model: str, kernels: Sequence[Kernel]) -> list[Arm]:
+    """One arm for each kernel, under the kernel's name."""
+    return [Arm(kernel.name, model, kernel=kernel) for kernel in kernels]
+
+
+def parse_scales(text: str) -> list[float]:
+    """Read the value of --adapter-scale, numbers with commas between.   Raises: UserError for anything else."""
+    scales: list[float] = []
+    for part in text.split(","):
+        try:
+            scale = float(part)
+        except ValueError:
+            scale = math.nan
+        if not (math.isfinite(scale) and scale >= 0):
+            raise UserError(
+                f"--adapter-scale {text}: '{part.strip()}' is no number of 0 or more; write for example 0,0.25,0.5,1."
+            )
+        scales.append(scale)
+    return scales
+
+
+def dose_arms(arms: Sequence[Arm], scales: Sequence[float]) -> list[Arm]:
+    """Replace each arm of an adapter without a kernel by one for every scale: `trained@0.25`, and `trained` for 1.
+
+    The other arms stay as they are.   Raises: UserError if no arm has an adapter, or a scale is given twice.
+    """
+    if not any(_is_dosed(arm) for arm in arms):
+        raise UserError("--adapter-scale needs an adapter to apply at these scales; give --adapter NAME=DIR.")
+    made: list[Arm] = []
+    for arm in arms:
+        made += [_at(arm, scale) for scale in scales] if _is_dosed(arm) else [arm]
+    return distinct(made)
+
+
+def _is_dosed(arm: Arm) -> bool:
+    return arm.adapter is not None and arm.kernel is None
+
+
+def _at(arm: Arm, scale: float) -> Arm:
+    return arm if scale == 1 else replace(arm, name=f"{arm.name}@{scale:g}", adapter_scale=scale)
 
 
 def select_arms(arms: Sequence[Arm], names: Sequence[str]) -> list[Arm]:

@@ -3,17 +3,20 @@
     submit (any thread) --> waiting --window--> groups of equal settings --decode--> futures
 
 MLX belongs to one thread here: loading, rendering and decoding all happen on it, because arrays and tokenizers are
-not made for two. The thread ends with the interpreter and not in the middle of its work.
+not made for two. A thread that ends without destroying its MLX streams aborts the process, and one that destroys them
+cannot use mlx-lm again; so the thread lives until the model is closed or the interpreter ends, and then cleans up.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lem.errors import LemError, UserError
 from lem.interop.served import Answer, Served, read_answer
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from lem.chat.generate import Completion, GenerationSettings, Request
 
 WINDOW_S = 0.05
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,18 @@ class BatchingWorker:
 
     def __init__(self, open_model: Callable[[], Served], window_s: float = WINDOW_S) -> None:
         """Load the model.   Raises: whatever `open_model` raises."""
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lem-model")
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._window_s = window_s
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
+        self._closing = False
+        self._thread = threading.Thread(target=_work_off, args=(self._work,), name="lem-model", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
         try:
-            self.served = self._executor.submit(open_model).result()
+            self.served = self._call(open_model).result()
         except BaseException:
-            self._executor.shutdown(wait=False)
+            self.close()
             raise
 
     def submit(self, question: Question) -> Future[Reply]:
@@ -79,17 +87,37 @@ class BatchingWorker:
         waiting = _Waiting(question)
         with self._lock:
             self._waiting.append(waiting)
-        self._executor.submit(self._answer_waiting)
+        self._call(self._answer_waiting)
         return waiting.future
 
     def count_tokens(self, text: str) -> Future[int]:
         """Count the tokens of a text, on the thread that owns the tokenizer."""
-        return self._executor.submit(lambda: len(self.served.chat.tokenizer.encode(text, add_special_tokens=False)))
+        return self._call(lambda: len(self.served.chat.tokenizer.encode(text, add_special_tokens=False)))
 
     def close(self) -> None:
-        """Let the thread end when its work is done, and forget the model."""
-        self._executor.shutdown(wait=True)
-        del self.served
+        """End the thread, at the next row that ends if it is decoding, and forget the model.
+
+        Questions without a reply get an error.
+        """
+        self._closing = True
+        self._work.put(None)
+        self._thread.join()
+        self.__dict__.pop("served", None)
+        atexit.unregister(self.close)
+        for waiting in self._waiting:
+            waiting.future.cancel()
+
+    def _call(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._work.put(run)
+        return future
 
     def _answer_waiting(self) -> None:
         """Take everything that is waiting, once nothing new has come for a window, and answer it."""
@@ -143,6 +171,8 @@ class BatchingWorker:
             Request(index, row.tokens, row.waiting.question.seed) for index, row in enumerate(rows)
         ]
         for completion in self.served.decode(requests, settings, self.served.kernel_prefix):
+            if self._closing:
+                raise LemError("the model was closed before it answered.")
             row = rows[completion.id]
             if completion.error is not None:
                 row.waiting.future.set_exception(LemError(f"the model could not answer: {completion.error}"))
@@ -154,3 +184,13 @@ class BatchingWorker:
         answer = read_answer(self.served.chat, row.tokens, completion, question.stops)
         limited = row.settings.max_tokens < question.max_tokens and answer.finish_reason == "length"
         return Reply(answer, len(row.tokens), n_together, limited)
+
+
+def _work_off(work: SimpleQueue[Callable[[], None] | None]) -> None:
+    """The thread: do what is queued until None comes, then destroy the MLX streams that it made."""
+    import mlx.core as mx
+
+    while (task := work.get()) is not None:
+        task()
+        del task  # it may hold the last reference to a model
+    mx.clear_streams()

@@ -94,9 +94,9 @@ def texts_of(line: Line, requests: Sequence[Request]) -> list[Text]:
     Raises: DataError for responses that do not go with the requests, for a document with several texts to generate,
     and for perplexity requests, which have no answer.
     """
-    given = line.row.get("resps")
-    whole = isinstance(given, list) and len(given) == len(requests)
-    if not whole or not all(isinstance(one, list) and one for one in given):
+    found = line.row.get("resps")
+    given = [one for one in found if isinstance(one, list) and one] if isinstance(found, list) else []
+    if not isinstance(found, list) or not len(given) == len(found) == len(requests):
         raise line.error(f"field 'resps' does not hold a list of responses for each of the {len(requests)} requests.")
     if any(request.option is not None for request in requests):
         return [_chosen(line, requests, given)]

@@ -2,7 +2,8 @@
 
     inspect eval task.py --model lem/MODEL -M adapter=DIR -M adapter_scale=0.5 -M kernel=FILE
 
-Inspect finds it through the entry point `inspect_ai` of the installed package. Requests that are waiting at the same
+Inspect finds it through the entry point `inspect_ai` of the installed package; from a bare checkout,
+`python -m lem.interop.inspect_provider` is Inspect's command line with the provider registered. Requests that are waiting at the same
 time are decoded as one batch, each row with the random stream of its sample and epoch, the same that
 `lem benchmark` gives to a probe of that id and repeat.
 """
@@ -159,7 +160,7 @@ class LemAPI(ModelAPI):
         return False
 
     def close(self) -> None:
-        """Finish what is being decoded, end the thread and forget the model."""
+        """End the model's thread and forget the model."""
         self._worker.close()
 
 
@@ -206,3 +207,9 @@ def plain_messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     if not plain or plain[-1]["role"] != "user":
         raise UserError("the conversation does not end with a user turn; the provider lem cannot go on with an answer.")
     return plain
+
+
+if __name__ == "__main__":
+    from inspect_ai._cli.main import main
+
+    main()

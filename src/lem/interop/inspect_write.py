@@ -8,7 +8,7 @@
 
 What Inspect has no field for (a scorer's version and signals, a judge's scale) stands in the metadata of the score
 under "lem", from which `read_inspect` restores it. Probes that were never answered are in the dataset's sample ids
-alone, and the log then has the status "cancelled".
+alone, and the log then has the status "cancelled". Half surrogate pairs become backslash escapes.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _log(contents: RunContents, arm: str, marked: Marked, stamp: str) -> Any:
         results=_results(samples, len(samples) + len(missing)),
         stats=_library().log.EvalStats(
             started_at=stamps[0] if stamps else "", completed_at=stamps[-1] if stamps else "",
-            model_usage={_model(contents, arm): _usage(records)},
+            model_usage={_model(contents, arm): _usage(records)} if any(r.n_tokens for r in records) else {},
         ),
         samples=samples,
     )  # fmt: skip

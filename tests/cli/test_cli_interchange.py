@@ -1,0 +1,158 @@
+"""`lem import` and `lem export`: what is printed, what is written, and what is refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Result, assert_sentence, run_in_process
+
+from lem.records import read_contents
+
+STAMP = "2025-03-01T10-00-00.000001"
+CONDITIONS = ("baseline", "json")
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def answers(path: Path, tag: str, **more: Any) -> Path:
+    rows = [{"id": f"P{i}", "response": f"{tag} answers {i}.", "prompt": f"Ask {i}?", **more} for i in range(3)]
+    return write_rows(path, rows)
+
+
+def samples(folder: Path, value: float, temperature: float = 0.0) -> Path:
+    sent = {"gen_args_0": {"arg_0": "Well?", "arg_1": {"temperature": temperature, "max_gen_toks": 8}}}
+    first = {"doc_id": 0, "doc": {}, "target": "", "arguments": sent, "resps": [["yes"]], "filtered_resps": ["yes"]}
+    return write_rows(
+        folder / f"samples_t_{STAMP}.jsonl", [{**first, "filter": "none", "metrics": ["acc"], "acc": value}]
+    )
+
+
+@pytest.fixture
+def lem(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        return run_in_process(arguments, capsys)
+
+    return run
+
+
+def test_two_files_become_the_arms_of_one_run(lem: Any, tmp_path: Path) -> None:
+    answers(tmp_path / "a.jsonl", "a")
+    answers(tmp_path / "b.jsonl", "b")
+    done = lem("import", "a.jsonl", "b.jsonl", "--output", "run")
+    assert done.code == 0, done
+    assert "arms: a, b\nprobes: 3, repeats: 1\nanswers: 6, failed: 0\n" in done.out
+    assert "next: ./lem score run\n      ./lem compare run --baseline a\n" in done.out
+    contents = read_contents(tmp_path / "run")
+    assert {(r.arm, r.probe_id): r.response for r in contents.records} == {
+        (arm, f"P{i}"): f"{arm} answers {i}." for arm in "ab" for i in range(3)
+    }
+    assert len(contents.info.data["sources"]) == 2
+    assert lem("score", "run").code == 0
+
+
+def test_name_renames_the_arm_everywhere(lem: Any, tmp_path: Path) -> None:
+    samples(tmp_path / "m", 1.0)
+    samples(tmp_path / "n", 0.0)
+    done = lem("import", "m", "n", "--name", "base", "--name", "trained", "--output", "run", "--json")
+    found = json.loads(done.out)
+    assert found["arms"] == ["base", "trained"]
+    assert found["metrics"] == {"acc": {"scored": 2}}
+    contents = read_contents(tmp_path / "run")
+    assert {score.arm: score.value for score in contents.scores["acc"]} == {"base": 1.0, "trained": 0.0}
+    assert contents.info.arms["trained"]["imported_as"] == "n"
+
+
+def test_the_invented_ratings_of_the_published_scorer_are_counted(lem: Any, reference: Path) -> None:
+    done = lem("import", reference / "lem-standard", "--output", "run")
+    assert done.code == 0
+    assert "note: 0 of 750 judged answers have the reasoning 'API failed'" in done.out
+
+
+def test_paths_that_do_not_go_together_are_sentences(lem: Any, tmp_path: Path) -> None:
+    one = answers(tmp_path / "a.jsonl", "a")
+    other = answers(tmp_path / "b.jsonl", "b", prompt="Something else?")
+    write_rows(tmp_path / "case.jsonl", [{"id": "p0", "response": "x"}])
+    two = write_rows(tmp_path / "two.jsonl", [{"id": "P0", "arm": arm, "response": "x"} for arm in "xy"])
+    assert_sentence(lem("import", one, other, "--output", "run"), "has another text")
+    assert_sentence(lem("import", one, "case.jsonl", "--output", "run"), "differ only in case")
+    assert_sentence(lem("import", one, two, "--name", "a", "--output", "run"), "2 paths and 1 of --name")
+    assert_sentence(lem("import", one, two, "--name", "a", "--name", "a", "--output", "run"), "two of --name")
+    assert_sentence(lem("import", two, "--name", "a", "--output", "run"), "holds the arms x, y")
+    assert_sentence(lem("import", "none.jsonl", "--output", "run"), "no such file")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_of_two_versions_are_not_put_into_one_run(lem: Any, tmp_path: Path) -> None:
+    for name, version in (("m", 1.0), ("n", 2.0)):
+        samples(tmp_path / name, 1.0)
+        results = {"results": {}, "configs": {}, "versions": {"t": version}, "model_name": name}
+        (tmp_path / name / f"results_{STAMP}.json").write_text(json.dumps(results))
+    refused = lem("import", "m", "n", "--output", "run")
+    assert_sentence(refused, "values of 'acc' in the versions lm-eval t 1.0, lm-eval t 2.0")
+
+
+def test_an_occupied_run_is_left_alone(lem: Any, tmp_path: Path) -> None:
+    answers(tmp_path / "a.jsonl", "a")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("x")
+    assert_sentence(lem("import", "a.jsonl", "--output", "run"), "not empty")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_published_answers_go_through_every_format_and_come_back(lem: Any, tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    cell = {"lek_score": 1.5, "heuristic": {}, "chars": 4, "time_s": 1}
+    rows: list[dict[str, Any]] = [
+        {
+            "type": "probe", "id": f"P{i}", "category": "commons", "prompt": f"Ask {i}?", "ts": "",
+            "conditions": {name: {"response": f"{name} {i}", **cell} for name in CONDITIONS},
+        }
+        for i in range(2)
+    ]  # fmt: skip
+    write_rows(tmp_path / "ab.jsonl", [*rows, {"type": "summary", "total_probes": 2}])
+    assert lem("import", "ab.jsonl", "--output", "run").code == 0
+    assert lem("score", "run").code == 0
+    first = read_contents(tmp_path / "run")
+    expected = {(r.key, r.response) for r in first.records}
+    assert len(expected) == 4
+    for target, place in (("inspect", "logs"), ("lm-eval", "out"), ("ab", "again.jsonl")):
+        done = lem("export", "run", "--to", target, "--output", place)
+        assert done.code == 0, done
+        paths = sorted((tmp_path / "logs").glob("*.eval")) if target == "inspect" else [place]
+        assert lem("import", *paths, "--output", f"back-{target}").code == 0
+        back = read_contents(tmp_path / f"back-{target}")
+        assert {(r.key, r.response) for r in back.records} == expected
+        if target != "ab":  # whose scores are counted again
+            for name, given in first.scores.items():
+                assert {s.key: (s.value, s.version) for s in back.scores[name]} == {
+                    s.key: (s.value, s.version) for s in given
+                }
+        assert {p["id"]: (p["domain"], p["prompt"]) for p in back.info.probes} == {
+            f"P{i}": ("commons", f"Ask {i}?") for i in range(2)
+        }
+    assert lem("export", "run", "--to", "parquet", "--output", "tables").code == 0
+    assert (tmp_path / "tables" / "generations.parquet").is_file()
+
+
+def test_exports_that_cannot_be_are_sentences(lem: Any, tmp_path: Path) -> None:
+    answers(tmp_path / "a.jsonl", "a")
+    assert lem("import", "a.jsonl", "--output", "run").code == 0
+    assert_sentence(
+        lem("export", "run", "--to", "inspect", "--output", "x", "--margin", "1"), "--margin is for --to dpo"
+    )
+    assert_sentence(lem("export", "run", "--to", "ab", "--output", "a.jsonl"), "a.jsonl exists")
+    assert_sentence(lem("export", "run", "--to", "dpo", "--output", "p.jsonl", "--margin", "1"), "evaluation probes")
+    assert_sentence(lem("export", "run", "--to", "parquet", "--output", "run"), "not empty")
+    assert_sentence(lem("export", "none", "--to", "ab", "--output", "x"), "none")
+    done = lem("export", "run", "--to", "ab", "--output", "x.jsonl")
+    assert done.code == 0
+    assert "the run has no scores" in done.out
