@@ -9,7 +9,7 @@ a batch, which would tie a row's text to how long its neighbours happened to be.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ from lem.chat.sampling import RowSampler
 from lem.errors import LemError
 
 PREFILL_STEP = 2048
+# mlx-lm's grouped attention of Gemma 2 spreads a batch's mask [rows, 1, ...] over scores [rows, heads, groups, ...], so
+# that rows meet heads: an error, or with as many rows as key/value heads a wrong text (ml-explore/mlx-lm#1903).
+_ONE_BY_ONE = frozenset({"gemma2"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Prefix:
         return self._cache
 
 
+def decodes_together(config: Mapping[str, Any]) -> bool:
+    """Whether several rows of a model can be decoded as one batch; decided by the type in its configuration."""
+    return not {config.get("model_type"), config.get("text_config", {}).get("model_type")} & _ONE_BY_ONE
+
+
 def prefix_of(prompts: Sequence[Sequence[int]], minimum: int = 16) -> tuple[int, ...]:
     """The tokens that all prompts of an arm share, or none if they are too few to be worth a cache."""
     length = shared_prefix(prompts)
@@ -96,6 +104,7 @@ def generate(
 
     Args:  groups: rows decoded together, in this order.  prefix: the start that every prompt shares, kept by the
            caller across calls; default: what the prompts of these groups share.
+    Rows of an architecture that cannot be batched (`decodes_together`) are decoded one by one.
     Failures inside one group (out of memory, a model's own error) become completions with `error`; the next
     group is still tried. Errors of the caller and Ctrl-C pass through.
     """
@@ -104,6 +113,8 @@ def generate(
     for request in (request for group in groups for request in group):
         if request.tokens[: len(shared.tokens)] != shared.tokens:
             raise ValueError(f"request {request.id} does not begin with the shared prefix")
+    if not decodes_together(chat.config):
+        groups = [[request] for group in groups for request in group]
     for group in groups:
         done: set[int] = set()
         try:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lem.chat.dose import check_scale, scale_adapter
 from lem.errors import UserError
 from lem.paths import display_path
 
@@ -23,7 +24,8 @@ _IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "ch
 class ChatModel:
     """A loaded model: MLX module, tokenizer wrapper, names and content hashes.
 
-    `adapter` is None for the bare model; `model` is None when it was loaded without weights.
+    `adapter` is None for the bare model; `model` is None when it was loaded without weights. `adapter_scale` is the
+    share of the adapter that is applied, 1 for the adapter itself.
     """
 
     name: str
@@ -34,12 +36,14 @@ class ChatModel:
     model_sha: str
     adapter: str | None = None
     adapter_sha: str | None = None
+    adapter_scale: float = 1.0
 
     @property
     def identity(self) -> dict[str, Any]:
         """What the weights are, for fingerprints; `cap` is reserved for activation capping."""
         dtype = compute_dtype(self.config)
-        return {"model": self.model_sha, "adapter": self.adapter_sha, "cap": None, "dtype": dtype}
+        scale = {} if self.adapter_scale == 1 else {"adapter_scale": self.adapter_scale}
+        return {"model": self.model_sha, "adapter": self.adapter_sha, "cap": None, "dtype": dtype, **scale}
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -127,20 +131,28 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
 
 
 def load(
-    model: str, adapter: str | Path | None = None, *, need_template: bool = True, weights: bool = True
+    model: str,
+    adapter: str | Path | None = None,
+    *,
+    need_template: bool = True,
+    weights: bool = True,
+    adapter_scale: float = 1.0,
 ) -> ChatModel:
     """Load a model by folder or hub id, with an optional adapter, ready to generate.
 
-    With `weights=False` the module stays None: enough to render prompts and to know every identity.
-    Raises: UserError for a missing model, an unknown architecture, a missing chat template (if needed), or an
-    adapter that does not fit (trained on another base, too many layers, tensors of another shape).
+    With `weights=False` the module stays None: enough to render prompts and to know every identity. `adapter_scale`
+    multiplies what the adapter adds (see `lem.chat.dose`): 0 is the model alone, 1 the adapter itself.
+    Raises: UserError for a missing model, an unknown architecture, a missing chat template (if needed), an
+    adapter that does not fit (trained on another base, too many layers, tensors of another shape), or a scale that
+    it cannot be applied at.
     """
     path = resolve_model_path(model)
     config, tokenizer = _load_tokenizer(path, model, need_template)
     model_sha = model_identity(path)
     adapter_path = None if adapter is None else Path(adapter).expanduser()
     adapter_sha = None if adapter_path is None else _check_adapter(adapter_path, config, model_sha, model)
-    module = _load_module(path, model, adapter_path) if weights else None
+    check_scale(adapter_path, {} if adapter_path is None else read_adapter_config(adapter_path), adapter_scale)
+    module = _load_module(path, model, adapter_path, adapter_scale) if weights else None
     return ChatModel(
         name=display_path(path) if Path(model).expanduser().exists() else model,
         path=path,
@@ -150,6 +162,7 @@ def load(
         model_sha=model_sha,
         adapter=None if adapter is None else str(adapter),
         adapter_sha=adapter_sha,
+        adapter_scale=float(adapter_scale),
     )
 
 
@@ -170,23 +183,33 @@ def _load_tokenizer(path: Path, model: str, need_template: bool) -> tuple[dict[s
     return config, tokenizer
 
 
-def _load_module(path: Path, model: str, adapter: Path | None) -> Any:
+def _load_module(path: Path, model: str, adapter: Path | None, adapter_scale: float) -> Any:
     import mlx.core as mx
-    from mlx_lm.utils import load_model
 
-    try:
-        module = load_model(path, lazy=True)[0]
-    except FileNotFoundError as error:
-        raise UserError(f"{model}: {error}; the model folder is incomplete.") from None
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-        raise UserError(f"{model}: cannot load this model ({_first_line(error)}).") from None
+    module = _read_module(path, model)
     if adapter is not None:
         _apply_adapter(module, adapter, model)
+        if adapter_scale == 0:  # the adapter fits; without its layers the texts are the model's own, bit for bit
+            module = _read_module(path, model)
+        elif adapter_scale != 1:
+            scale_adapter(module, adapter_scale)
     if mx.default_device() == mx.cpu:
         module.set_dtype(mx.float32)
     module.eval()
     mx.eval(module.parameters())
     return module
+
+
+def _read_module(path: Path, model: str) -> Any:
+    """Build the MLX module of a model lazily: nothing is read from the disk before it is used."""
+    from mlx_lm.utils import load_model
+
+    try:
+        return load_model(path, lazy=True)[0]
+    except FileNotFoundError as error:
+        raise UserError(f"{model}: {error}; the model folder is incomplete.") from None
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+        raise UserError(f"{model}: cannot load this model ({_first_line(error)}).") from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lem.cli.benchmark_plan import choose_arms, choose_probes, planned, read_declared, warn_of_deviations
 from lem.cli.options import answer_progress, existing_path, json_option, model_option, print_json, seed_option
 from lem.errors import Incomplete, UserError
 from lem.paths import display_path, slug
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 @click.option("--adapter", "adapters", multiple=True, metavar="[NAME=]DIR", help="Add an adapter arm; repeatable.")
 @click.option("--trained", multiple=True, metavar="NAME=MODEL", help="Add another model as an arm; repeatable.")
 @click.option("--placebo", is_flag=True, help="Add the two control texts (placebo-json, placebo-txt).")
+@click.option("--design", type=click.Choice(["kernel", "full"]), help="A set of arms with its controls; see the docs.")
+@click.option("--adapter-scale", metavar="S,S,...", help="Apply each adapter at these scales, an arm for each.")
+@click.option("--axioms", multiple=True, type=click.Choice(["prefixes", "leave-one-out"]), help="Arms of kernel parts.")
+@click.option("--plan", "plan_file", metavar="FILE", help="Run under this plan of `lem plan`; it fills in settings.")
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Run only these arms of the plan; repeatable.")
 @click.option("--prompts", metavar="FILE", help="Probe file.  [default: default_probes of the config]")
 @click.option("--output", metavar="PATH", help="Run directory, or X.jsonl for the published format as well.")
-@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Answers per probe and arm.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Answers per probe and arm.  [default: 1]")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Token limit of an answer.  [default: config]")
 @click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.  [default: config]")
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), help="Nucleus mass.  [default: config]")
@@ -68,45 +73,51 @@ def refuse_incomplete(counts: dict[str, Any]) -> None:
 
 def make_plan(
     config: Config, *, model: str | None, kernels: tuple[str, ...], adapters: tuple[str, ...],
-    trained: tuple[str, ...], placebo: bool, only: tuple[str, ...], prompts: str | None, repeats: int,
+    trained: tuple[str, ...], placebo: bool, only: tuple[str, ...], prompts: str | None, repeats: int | None,
     max_tokens: int | None, temperature: float | None, top_p: float | None, inject: Any, limit: int | None,
-    group_size: int | None, strict: bool, seed: int | None,
+    group_size: int | None, strict: bool, seed: int | None, design: str | None = None,
+    adapter_scale: str | None = None, axioms: tuple[str, ...] = (), plan_file: str | None = None,
 ) -> RunPlan:  # fmt: skip
-    """Turn option values and config defaults into a plan."""
-    from lem.ab.arms import build_arms, select_arms
+    """Turn option values, what a plan file says, and config defaults into a plan, in this order of precedence."""
+    from lem.ab.arms import select_arms
     from lem.chat.generate import GenerationSettings
     from lem.chat.load import file_sha
     from lem.config import resolve_model
-    from lem.data import read_probes
     from lem.runs.plan import RunPlan
 
-    kernel_dir = Path(config.kernel_dir)
-    if not (kernels or adapters or trained or placebo):
-        kernels = (config.default_kernel,)
-    placebos = [kernel_dir / "placebo.json", kernel_dir / "placebo.txt"] if placebo else []
-    probe_file = existing_path(prompts) if prompts else Path(config.default_probes)
-    arms = build_arms(
-        resolve_model(config, model), kernels=kernels, adapters=adapters, placebos=placebos,
-        trained=[resolve_trained(config, option) for option in trained],
+    declared = read_declared(plan_file)
+    said = planned(declared)
+    probe_file = existing_path(prompts or said.get("prompts") or config.default_probes)
+    arms = choose_arms(
+        config, resolve_model(config, model), kernels=kernels, adapters=adapters, placebo=placebo, design=design,
+        trained=[resolve_trained(config, option) for option in trained], adapter_scale=adapter_scale, axioms=axioms,
     )  # fmt: skip
-    signature = kernel_dir / "lek-1-sig.txt"
-    return RunPlan(
+    signature = Path(config.kernel_dir) / "lek-1-sig.txt"
+    plan = RunPlan(
         arms=tuple(select_arms(arms, only)),
-        probes=tuple(read_probes(probe_file, limit)),
+        probes=tuple(choose_probes(probe_file, limit, {} if prompts else declared)),
         probe_file=display_path(probe_file),
         probe_sha=file_sha(probe_file),
         settings=GenerationSettings(
-            max_tokens=max_tokens or config.max_tokens,
-            temperature=config.temperature if temperature is None else temperature,
-            top_p=top_p or config.top_p,
+            max_tokens=_first(max_tokens, said.get("max_tokens"), config.max_tokens),
+            temperature=_first(temperature, said.get("temperature"), config.temperature),
+            top_p=_first(top_p, said.get("top_p"), config.top_p),
         ),
-        repeats=repeats,
-        seed=config.seed if seed is None else seed,
+        repeats=_first(repeats, said.get("repeats"), 1),
+        seed=_first(seed, said.get("seed"), config.seed),
         inject=inject,
         signature=signature.read_text(encoding="utf-8").strip() if signature.is_file() else "",
         group_size=1 if strict else group_size or config.batch_size,
         command=("lem", *sys.argv[1:]),
+        declared=declared,
     )
+    warn_of_deviations(plan, whole=not only)
+    return plan
+
+
+def _first(*values: Any) -> Any:
+    """The first value that was given; the last one always is."""
+    return next(value for value in values if value is not None)
 
 
 def resolve_trained(config: Config, option: str) -> str:

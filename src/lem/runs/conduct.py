@@ -7,15 +7,16 @@ anything is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lem.chat.device import describe_device, free_memory_bytes
 from lem.chat.generate import prefix_of
 from lem.data import Probe
-from lem.errors import ResumeMismatch
+from lem.errors import LemError, ResumeMismatch
 from lem.records import Key, Record, RunDirectory, RunInfo, open_run
+from lem.records.rank_files import merge_rank_files, read_rank_files
 from lem.records.run import versions
 from lem.runs.execute import (
     Outcome,
@@ -23,11 +24,11 @@ from lem.runs.execute import (
     count_duplicate_repeats,
     execute,
     is_missing,
-    missing_groups,
     pending_jobs,
 )
 from lem.runs.groups import Row, choose_group_size, cut_groups
-from lem.runs.plan import RenderedArm, RunPlan, render_plan
+from lem.runs.plan import RenderedArm, RunPlan, check_declared, render_plan, settings_of
+from lem.runs.shards import ALONE, Ranks, announce, collect, hear, open_rank_file, share_out, started
 from lem.runs.workers import decoders_at_once, open_decoder
 
 
@@ -36,6 +37,7 @@ def conduct(
     output: Path,
     kind: str,
     *,
+    ranks: Ranks = ALONE,
     on_start: Callable[[int, int], None] = lambda total, missing: None,
     on_record: Callable[[Record], None] = lambda record: None,
     on_load: Callable[[str], None] = lambda what: None,
@@ -43,45 +45,95 @@ def conduct(
     """Execute a plan into a run directory, resuming what is there.
 
     Args:  kind: what the run is for ("benchmark", "distill"); a directory of another kind is refused.
+           ranks: the processes that share the work; the callbacks are called in the first, which has the whole run at
+           the end, while the others return when their share is done.
            on_start: called once with (cells of the plan, cells still to generate).  on_record: after each record.
            on_load: with a description before weights are loaded.
     Returns: counts over the whole plan.   Raises: ResumeMismatch before anything is written.
     """
     render_plan(plan)  # what is wrong with models, adapters or kernels is said before anything is created
+    if not ranks.first:
+        return _follow(plan, output, ranks)
     with open_run(output, kind, output.name) as run:
+        run.store.rows.clear()  # the records hold them; a large run would be in memory twice
+        left = read_rank_files(run)
         plan = _grow(plan, run)
         arms = render_plan(plan)
         _check_arms(plan, arms, run)
-        for arm in arms:
-            check_resume(run, list(arm.requests.values()))
+        requests = {key: request for arm in arms for key, request in arm.requests.items()}
+        check_resume(run, list(requests.values()))
+        merge_rank_files(run, left)
         _write_manifest(plan, arms, run)
-        missing = [arm for arm in arms if missing_groups(run, set(arm.requests))]
-        n_missing = sum(is_missing(run, key) for arm in arms for key in arm.requests)
-        on_start(sum(len(arm.requests) for arm in arms), n_missing)
-        written = failed = 0
+        on_start(len(requests), sum(is_missing(run, key) for key in requests))
         try:
-            for model, adapter, together in _by_weights(missing):
-                on_load(model if adapter is None else f"{model} + {adapter}")
-                requests = {key: request for arm in together for key, request in arm.requests.items()}
-                jobs = pending_jobs(run, requests)
-                with open_decoder(model, adapter, jobs, plan.settings) as decoder:
-                    outcome = execute(run, requests, decoder.decode(jobs, plan.settings), on_record)
-                written, failed = written + outcome.written, failed + outcome.failed
+            outcome = _lead(plan, arms, run, ranks, on_record, on_load)
         except BaseException:
             run.save("incomplete")
             raise
         counts = count_cells(run.info, list(run.records.values()))
         run.save("incomplete" if counts["missing"] or counts["failed"] else "done")
+    return outcome
+
+
+def _lead(
+    plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirectory, ranks: Ranks,
+    on_record: Callable[[Record], None], on_load: Callable[[str], None],
+) -> Outcome:  # fmt: skip
+    """Rank 0: tell the others their shares, decode the own one, and take in what they wrote."""
+    requests = {key: request for arm in arms for key, request in arm.requests.items()}
+    shares = share_out(run, requests, plan.settings.max_tokens, ranks.size)
+    if ranks.size == 1:
+        return _decode(plan, arms, run, shares[0], on_record, on_load)
+    announce(run, shares, ranks)
+    with started(run, requests, ranks):
+        outcome = _decode(plan, arms, run, shares[0], on_record, on_load)
+    added = collect(run, shares)
+    for record in added:
+        on_record(record)
+    written = outcome.written + len(added)
+    return Outcome(written, len(requests) - written, outcome.failed + sum(record.failed for record in added))
+
+
+def _follow(plan: RunPlan, output: Path, ranks: Ranks) -> Outcome:
+    """Another rank: decode the share that rank 0 names, into a file of its own.   Raises: as `conduct`, rank named."""
+    try:
+        info, share = hear(output, ranks)
+        with open_rank_file(output, info, share, ranks.rank) as run:
+            plan = _grow(plan, run)
+            arms = render_plan(plan)
+            _check_arms(plan, arms, run)
+            requests = {key: request for arm in arms for key, request in arm.requests.items()}
+            with started(run, requests, ranks):
+                return _decode(plan, arms, run, share)
+    except LemError as error:
+        raise type(error)(f"rank {ranks.rank}: {error}") from error
+
+
+def _decode(
+    plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirectory, share: Sequence[str],
+    on_record: Callable[[Record], None] = lambda record: None, on_load: Callable[[str], None] = lambda what: None,
+) -> Outcome:  # fmt: skip
+    """Decode the groups of a share, one set of weights after the other."""
+    mine = set(share)
+    busy = {run.info.groups[name]["arm"] for name in share}
+    written = failed = 0
+    for together in _by_weights([arm for arm in arms if arm.arm.name in busy]):
+        arm = together[0].arm
+        on_load(arm.weights)
+        requests = {key: request for arm in together for key, request in arm.requests.items()}
+        jobs = [job for job in pending_jobs(run, requests) if job.name in mine]
+        with open_decoder(arm.model, arm.adapter, jobs, plan.settings, arm.adapter_scale) as decoder:
+            outcome = execute(run, requests, decoder.decode(jobs, plan.settings), on_record)
+        written, failed = written + outcome.written, failed + outcome.failed
     return Outcome(written, sum(len(arm.requests) for arm in arms) - written, failed)
 
 
-def _by_weights(arms: Sequence[RenderedArm]) -> Iterator[tuple[str, str | None, list[RenderedArm]]]:
-    """Group arms by (model, adapter), so that each set of weights is loaded once."""
-    groups: dict[tuple[str, str | None], list[RenderedArm]] = {}
+def _by_weights(arms: Sequence[RenderedArm]) -> Iterator[list[RenderedArm]]:
+    """Group arms by model, adapter and its scale, so that each set of weights is loaded once."""
+    groups: dict[str, list[RenderedArm]] = {}
     for rendered in arms:
-        groups.setdefault((rendered.arm.model, rendered.arm.adapter), []).append(rendered)
-    for (model, adapter), together in groups.items():
-        yield model, adapter, together
+        groups.setdefault(rendered.arm.weights, []).append(rendered)
+    yield from groups.values()
 
 
 def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
@@ -102,7 +154,11 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
 
 
 def _check_arms(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
-    """Refuse an arm whose weights changed, and another group size.   Raises: ResumeMismatch; nothing was written."""
+    """Refuse an arm whose weights changed, another group size, and another declared plan.
+
+    Raises: ResumeMismatch; nothing was written.
+    """
+    check_declared(plan, run)
     for rendered in arms:
         before = run.info.arms.get(rendered.arm.name)
         if before is not None and before["identity"] != rendered.facts["identity"]:
@@ -129,9 +185,10 @@ def _write_manifest(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirector
     info.groups = cut_groups(rows, info.groups, info.group_size)
     for group in info.groups.values():  # a group keeps its prefix when the arm grows
         group.setdefault("prefix_tokens", prefixes.get(group["arm"], 0))
+    info.plan = plan.declared or info.plan
     info.probes = [probe.to_entry() for probe in plan.probes]
     info.data = {"probe_file": plan.probe_file, "probe_sha": plan.probe_sha, "n_probes": len(plan.probes)}
-    info.settings = {**asdict(plan.settings), "repeats": plan.repeats, "seed": plan.seed, "inject": plan.inject}
+    info.settings = settings_of(plan)
     info.device, info.versions = describe_device(), versions()
     info.command = list(plan.command)
     run.save("running")

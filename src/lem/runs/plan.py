@@ -8,33 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lem.chat.generate import GenerationSettings, prefix_of
+from lem.chat.generate import GenerationSettings, decodes_together, prefix_of
 from lem.chat.load import ChatModel, load
 from lem.chat.render import Inject, choose_injection, conversation, render
 from lem.chat.sampling import row_seed
+from lem.chat.stored import stored_bits
 from lem.data import Kernel, Probe
-from lem.errors import UserError
-from lem.records import Key, fingerprint
+from lem.errors import ResumeMismatch, UserError
+from lem.records import Key, RunDirectory, fingerprint
 from lem.runs.execute import PlannedRequest
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition: which weights answer, with which adapter, with which kernel in front."""
+    """One condition: which weights answer, with which adapter at which scale, with which kernel in front."""
 
     name: str
     model: str
     adapter: str | None = None
     kernel: Kernel | None = None
+    adapter_scale: float = 1.0
+
+    @property
+    def weights(self) -> str:
+        """What is loaded to answer, in words; two arms of the same words share one set of weights."""
+        adapter = "" if self.adapter is None else f" + {self.adapter}"
+        return self.model + adapter + ("" if self.adapter_scale == 1 else f" at {self.adapter_scale!r}")
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything that decides the content of a run; `group_size` None chooses from free memory."""
+    """Everything that decides the content of a run; `group_size` None chooses from free memory.
+
+    `declared` is the plan file that the run is made under, with its `sha`; {} without one. It decides no answer.
+    """
 
     arms: tuple[Arm, ...]
     probes: tuple[Probe, ...]
@@ -47,21 +59,36 @@ class RunPlan:
     group_size: int | None = None
     command: tuple[str, ...] = ()
     probe_sha: str = ""
+    declared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def short_hash(self) -> str:
-        """Eight hex digits over arms, settings, seed and probe file; names the default run directory.
+        """Eight hex digits over arms, settings, seed, probe file and declared plan; names the default run directory.
 
         It is the same from any working directory, and for any --limit and --repeats.
         """
-        arms = [[arm.name, _place(arm.model), _place(arm.adapter), arm.kernel and arm.kernel.sha] for arm in self.arms]
+        arms = [
+            [arm.name, _place(arm.model), _place(arm.adapter), arm.kernel and arm.kernel.sha, *_dose(arm)]
+            for arm in self.arms
+        ]
         payload = [arms, asdict(self.settings), self.seed, self.inject, self.probe_sha]
+        payload += [self.declared["sha"]] if self.declared else []
         return hashlib.sha256(json.dumps(payload).encode()).hexdigest()[:8]
+
+
+def _dose(arm: Arm) -> list[float]:
+    """The scale of an arm's adapter unless it is 1, so that hashes of plans without scales stay what they were."""
+    return [] if arm.adapter_scale == 1 else [arm.adapter_scale]
 
 
 def _place(path: str | None) -> str | None:
     """A local path in full, a hub id as it is."""
     return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().exists() else path
+
+
+def settings_of(plan: RunPlan) -> dict[str, Any]:
+    """The settings of a plan as `run.json` keeps them."""
+    return {**asdict(plan.settings), "repeats": plan.repeats, "seed": plan.seed, "inject": plan.inject}
 
 
 @dataclass(frozen=True)
@@ -90,7 +117,7 @@ def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
             key = Key(arm.name, probe.id, repeat)
             seed = row_seed(plan.seed, probe.id, repeat)
             requests[key] = PlannedRequest(key, tuple(messages), rendered.tokens, rendered.sha, seed, print_of_row)
-    facts = {
+    facts: dict[str, Any] = {
         "model": chat.name,
         "model_sha": chat.model_sha,
         "adapter": arm.adapter,
@@ -99,7 +126,10 @@ def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
         "kernel": arm.kernel.path if arm.kernel else None,
         "kernel_sha": arm.kernel.sha if arm.kernel else None,
         "inject": inject,
+        "bits": stored_bits(chat),
     }
+    if chat.adapter_scale != 1:
+        facts["adapter_scale"] = chat.adapter_scale
     longest = max(len(request.tokens) for request in requests.values())
     return RenderedArm(arm, requests, facts, longest, chat.config)
 
@@ -117,7 +147,38 @@ def _refuse_too_long(arm: Arm, probe: Probe, n_tokens: int, chat: ChatModel) -> 
 
 def render_plan(plan: RunPlan) -> list[RenderedArm]:
     """Render all arms without loading any weights."""
-    return [render_arm(plan, arm, load(arm.model, arm.adapter, weights=False)) for arm in plan.arms]
+    arms = [render_arm(plan, arm, _load_light(arm)) for arm in plan.arms]
+    for model in {arm.arm.model: arm.config for arm in arms if not decodes_together(arm.config)}:
+        warnings.warn(
+            f"{model}: mlx-lm cannot decode several rows of this architecture together, so its answers are made one "
+            "by one; expect a slower run.",
+            stacklevel=2,
+        )
+    return arms
+
+
+def _load_light(arm: Arm) -> ChatModel:
+    return load(arm.model, arm.adapter, weights=False, adapter_scale=arm.adapter_scale)
+
+
+def check_declared(plan: RunPlan, run: RunDirectory) -> None:
+    """Refuse a declared plan in a run that has another one, or that has answers and none.
+
+    Raises: ResumeMismatch; nothing was written.
+    """
+    before, now = run.info.plan.get("sha"), plan.declared.get("sha")
+    if now is None or now == before:
+        return
+    if before is not None:
+        raise ResumeMismatch(
+            f"{run.path} was made under another plan (hash {before[:12]}, not {now[:12]}); give a new --output, "
+            "nothing was touched."
+        )
+    if run.records:
+        raise ResumeMismatch(
+            f"{run.path} was begun without a plan, and one that follows the answers declares nothing; leave out --plan "
+            "or give a new --output, nothing was touched."
+        )
 
 
 def preview(plan: RunPlan) -> dict[str, Any]:
@@ -137,7 +198,7 @@ def preview(plan: RunPlan) -> dict[str, Any]:
         )
     last = arms[-1] if arms[-1].arm.kernel or len(arms) == 1 else max(arms, key=lambda arm: arm.longest_prompt)
     request = next(iter(last.requests.values()))
-    chat = load(last.arm.model, last.arm.adapter, weights=False)
+    chat = _load_light(last.arm)
     n_requests = sum(arm["n_requests"] for arm in listed)
     return {
         "arms": listed,

@@ -84,16 +84,16 @@ class Decoder:
 
 @contextmanager
 def open_decoder(
-    model: str, adapter: str | None, jobs: Sequence[Job], settings: GenerationSettings
+    model: str, adapter: str | None, jobs: Sequence[Job], settings: GenerationSettings, adapter_scale: float = 1.0
 ) -> Iterator[Decoder | WorkerPool]:
     """Load the model here or in as many workers as pay off for these jobs, and release it afterwards."""
     weights = sum(file.stat().st_size for file in resolve_model_path(model).glob("model*.safetensors"))
     n_workers = choose_workers(jobs, settings.max_tokens, 2 * weights, free_memory_bytes())
     if n_workers:
-        with WorkerPool(model, adapter, n_workers) as pool:
+        with WorkerPool(model, adapter, n_workers, adapter_scale) as pool:
             yield pool
     else:
-        yield Decoder(load(model, adapter))
+        yield Decoder(load(model, adapter, adapter_scale=adapter_scale))
 
 
 @contextmanager
@@ -108,12 +108,12 @@ def one_blas_thread() -> Iterator[None]:
 class WorkerPool:
     """Processes that hold the same model and decode jobs side by side."""
 
-    def __init__(self, model: str, adapter: str | None, n_workers: int) -> None:
+    def __init__(self, model: str, adapter: str | None, n_workers: int, adapter_scale: float = 1.0) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: dict[Connection, SpawnProcess] = {}
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
-            worker = context.Process(target=_work, args=(theirs, model, adapter), daemon=True)
+            worker = context.Process(target=_work, args=(theirs, model, adapter, adapter_scale), daemon=True)
             worker.start()
             theirs.close()
             self._workers[ours] = worker
@@ -174,13 +174,13 @@ class WorkerPool:
         yield job.name, None
 
 
-def _work(pipe: Connection, model: str, adapter: str | None) -> None:
+def _work(pipe: Connection, model: str, adapter: str | None, adapter_scale: float) -> None:
     """A worker's life: load, then decode jobs until the parent closes the pipe or goes away."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the pipe
     try:
-        decoder = Decoder(load(model, adapter))
+        decoder = Decoder(load(model, adapter, adapter_scale=adapter_scale))
         while True:
             job, settings = pipe.recv()
             for _, completion in decoder.decode([job], settings):
