@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lem.errors import DataError, UserError
 from lem.records import JsonlStore, lock_directory, read_jsonl, write_atomic
+from lem.records.store import is_locked, iter_jsonl, lock_file
 
 # Any text, lone surrogates and every kind of line separator included.
 texts = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(["\r", "\x85\u2028\n", "\ud800"])
@@ -58,6 +59,7 @@ def test_a_file_cut_anywhere_holds_a_prefix_of_the_rows(rows: list[dict[str, Any
         path.write_bytes(cut)
         kept = rows[: cut.count(b"\n")]
         assert read_jsonl(path)[0] == kept
+        assert list(iter_jsonl(path)) == kept
         assert path.read_bytes() == cut, "reading changes nothing"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -264,3 +266,50 @@ def test_a_place_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path) -> None
     with pytest.raises(UserError, match="could not write"), lock_directory(Path("/proc/nowhere/run")):
         pytest.fail("locked a folder in /proc")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_file_is_read_line_by_line(tmp_path: Path) -> None:
+    """The first row comes although the second line is no JSON: nothing beyond was looked at."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\nx\n{"a": 2}\n')
+    rows = iter_jsonl(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(DataError, match="line 2: not a JSON object"):
+        next(rows)
+
+
+def test_blank_lines_count_as_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('\n{"a": 1}\n\n  \n')
+    assert read_jsonl(path) == ([{"a": 1}], path.stat().st_size)
+
+
+HOLD_FILE = """
+import sys, time
+from pathlib import Path
+from lem.records.store import lock_file
+with lock_file(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_file_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert not is_locked(path)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_FILE, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_locked(path)
+        with pytest.raises(UserError, match="in use by another process"), lock_file(path):
+            pass
+        holder.kill()
+        holder.wait()
+        assert not is_locked(path)
+        with lock_file(path):
+            assert is_locked(path)
+        assert not is_locked(path)
+    finally:
+        holder.kill()
+        holder.communicate()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lem.errors import DataError, UserError
+from lem.errors import DataError, LemError, UserError
 from lem.records import Record, open_run, text_sha
 from lem.scorers import passes, v2
 from lem.scorers.passes import score_records, score_run
@@ -53,11 +54,27 @@ def test_cut_off_while_thinking_is_unscored_but_an_empty_answer_is_not() -> None
 
 def test_worker_processes_give_the_same_scores_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(passes, "POOL_FROM", 10**9)
+    monkeypatch.setattr(passes, "POOL_FROM_S", float("inf"))
     records = [record(f"P{number}", f"{ANSWER} {'more ' * (number % 7)}") for number in range(450)]
     alone = score_records(records, "v3")
-    monkeypatch.setattr(passes, "POOL_FROM", 400)
+    monkeypatch.setattr(passes, "POOL_FROM_S", 0.0)
+    pools: list[int] = []
+    real = passes.ProcessPoolExecutor
+    monkeypatch.setattr(passes, "ProcessPoolExecutor", lambda n, **options: pools.append(n) or real(n, **options))
     assert score_records(records, "v3") == alone
+    assert pools == [2]
+
+
+def die(text: str) -> None:
+    os._exit(3)
+
+
+def test_a_scoring_process_that_dies_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(passes, "POOL_FROM_S", 0.0)
+    monkeypatch.setattr(passes, "partial", lambda function, scorer: die)  # what the workers are given to do
+    with pytest.raises(LemError, match="a scoring process died"):
+        score_records([record(f"P{number}") for number in range(150)], "v2")
 
 
 def write_run(path: Path, records: list[Record]) -> None:

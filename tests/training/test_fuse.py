@@ -16,11 +16,11 @@ from adapters import MIXTRAL, edit, in_type, logits, make_other, tensors, write_
 from lem.chat.load import load
 from lem.errors import CheckFailed, UserError
 from lem.records import staged
-from lem.stats import mean_bca, rate
+from lem.stats import rate
 from lem.training import parity
 from lem.training.convert import convert_to_mlx
 from lem.training.fuse import FuseSettings, fuse_adapter
-from lem.training.parity import Bars, Distance, Proof, kl_nats, read_prompts
+from lem.training.parity import Bars, Distance, Proof, kl_nats, mean_kl, read_prompts
 from small_plan import bytes_of
 from tiny import make_model
 
@@ -225,7 +225,7 @@ def test_kl_of_known_distributions() -> None:
 
 
 def distance(agreement: int, kl: float) -> Distance:
-    return Distance(rate(agreement, 1000), mean_bca([kl * 0.9, kl, kl * 1.1]))
+    return Distance(rate(agreement, 1000), mean_kl([kl * 0.9, kl, kl * 1.1]))
 
 
 @pytest.mark.parametrize(

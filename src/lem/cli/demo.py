@@ -14,8 +14,10 @@ from lem.paths import display_path
 
 if TYPE_CHECKING:
     from lem.config import Config
+    from lem.runs.plan import RunPlan
 
 NANO_TOKENS = 192
+PRIMARY = "v2:trained"
 
 
 @click.command("demo")
@@ -44,7 +46,7 @@ def demo(
     tokens = max_tokens or (NANO_TOKENS if toy else config.max_tokens)
     run = _benchmark(config, base, adapter, tokens, limit, output, seed)
     page = _score_and_report(run, config.scoring.delta)
-    click.echo(f"\nreport page: {display_path(page)}   (open it in a browser)")
+    click.echo(f"report page: {display_path(page)}   (open it in a browser)")
 
 
 def _train(config: Config, base: str, given: dict[str, Any]) -> Path:
@@ -89,8 +91,7 @@ def _benchmark(
         max_tokens=tokens, temperature=None, top_p=None, inject=None, limit=limit, group_size=None, strict=False,
         seed=seed,
     )  # fmt: skip
-    default = Path(config.runs_dir) / "benchmark" / f"demo-{adapter.name.removeprefix('demo-')}-{plan.short_hash}"
-    run = existing_path(output) if output else default
+    plan, run = _declare(config, plan, adapter, existing_path(output) if output else None)
     names = ", ".join(arm.name for arm in plan.arms)
     click.echo(f"\n2/3 benchmark: {names} over {len(plan.probes)} probes, up to {tokens} tokens")
     execute_with_progress(plan, run)
@@ -103,14 +104,35 @@ def _benchmark(
     return run
 
 
+def _declare(config: Config, plan: RunPlan, adapter: Path, output: Path | None) -> tuple[RunPlan, Path]:
+    """Declare the demo's one primary contrast before anything is generated; returns the plan and its run directory."""
+    from lem.ab.plan import Options, make_plan_document
+    from lem.ab.plan_file import write_plan
+
+    runs, stem = Path(config.runs_dir) / "benchmark", f"demo-{adapter.name.removeprefix('demo-')}"
+    beside = output if output else runs / f"{stem}-{plan.short_hash}-{len(plan.probes)}"
+    document = make_plan_document(plan, Options(baseline="base", primary=(PRIMARY,)))
+    plan = replace(plan, declared=write_plan(beside.with_name(f"{beside.name}.plan.json"), document))
+    return plan, output or runs / f"{stem}-{plan.short_hash}"
+
+
 def _score_and_report(run: Path, threshold: float) -> Path:
     from rich.console import Console
 
+    from lem.ab.comparison_file import COMPARISON_NAME
+    from lem.cli.compare import make_comparison
     from lem.cli.score import leaderboards, score_inputs
+    from lem.records import read_contents
     from lem.reports import tables, write_report
 
     click.echo("\n3/3 score and report")
     (item,) = score_inputs([run], ["v2", "v3", "v1"])
     boards = leaderboards(item, None, threshold)
-    Console(highlight=False).print(tables.leaderboard_rich(boards["v2"]))
+    console = Console(highlight=False)
+    console.print(tables.leaderboard_rich(boards["v2"]))
+    document, _ = make_comparison([(run.name, read_contents(run))], [run], run / COMPARISON_NAME)
+    primary = [row["verdict"]["sentence"] for row in document["contrasts"] if row["family"] == "primary"]
+    console.print("\nverdict on the one primary contrast: " + " ".join(primary), markup=False)
+    click.echo(f"({document['n_exploratory']} exploratory ones, and all that stands against them: ")
+    click.echo(f" ./lem compare {display_path(run)})\n")
     return write_report(run, None, threshold=threshold)

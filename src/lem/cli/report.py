@@ -1,31 +1,39 @@
-"""`lem report`: one self-contained HTML page for a run."""
+"""`lem report`: one self-contained HTML page for each run."""
 
 from __future__ import annotations
 
 import click
 
 from lem.cli.options import existing_path
+from lem.errors import UserError
 from lem.paths import display_path
 
 
 @click.command("report")
-@click.argument("run", metavar="RUN")
-@click.option("--output", metavar="FILE", help="Where the page goes.  [default: report.html in the run]")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--output", metavar="FILE", help="Page of a single run.  [default: report.html in the run]")
 @click.option(
     "--baseline", metavar="ARM", help="Arm that the others are paired with.  [default: base, if there is one]"
 )
-def report(run: str, output: str | None, baseline: str | None) -> None:
-    """Write one self-contained HTML page: leaderboard, domains, side-by-side answers, run facts."""
+def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> None:
+    """Write one self-contained HTML page a run: findings, leaderboard, drawings, side-by-side answers, run facts."""
     from lem.config import load_config
     from lem.records import read_run
     from lem.reports.page import write_report
+    from lem.scorers.highlight import highlights
     from lem.scorers.passes import score_run
     from lem.scorers.table import SCORERS
 
-    path = existing_path(run)
-    read_run(path)
-    missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
-    score_run(path, missing)
+    if output and len(runs) > 1:
+        raise UserError("--output names the page of one run; leave it out to write each page into its run.")
     threshold = load_config().scoring.delta
-    page = write_report(path, existing_path(output) if output else None, baseline=baseline, threshold=threshold)
-    click.echo(f"report: {display_path(page)}")
+    for path in [existing_path(run) for run in runs]:
+        read_run(path)
+        missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
+        score_run(path, missing)
+        # comparison.json, which the page draws, is made or renewed here.
+        page = write_report(
+            path, existing_path(output) if output else None, baseline=baseline, threshold=threshold,
+            highlights=highlights(),
+        )  # fmt: skip
+        click.echo(f"report: {display_path(page)}")

@@ -3,8 +3,8 @@
     inspect eval task.py --model lem/MODEL -M adapter=DIR -M adapter_scale=0.5 -M kernel=FILE
 
 Inspect finds it through the entry point `inspect_ai` of the installed package; from a bare checkout,
-`python -m lem.interop.inspect_provider` is Inspect's command line with the provider registered. Requests that are waiting at the same
-time are decoded as one batch, each row with the random stream of its sample and epoch, the same that
+`python -m lem.interop.inspect_provider` is Inspect's command line with the provider registered. Requests that wait at
+the same time are decoded as one batch, each row with the random stream of its sample and epoch, the same that
 `lem benchmark` gives to a probe of that id and repeat.
 """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +59,18 @@ def replaces(new: Record, stored: Record | None) -> bool:
 
 def read_all_records(run: Path) -> dict[Key, Record]:
     """All records of a run by key: the last line of a key in `records.jsonl`, and what rank files add to it."""
-    file = run / "records.jsonl"
-    found = {record.key: record for record in read_records(file)} if file.exists() else {}
-    for other in rank_files(run):
-        for record in read_records(other):
-            if replaces(record, found.get(record.key)):
-                found[record.key] = record
+    # Rank files first: what a living rank 0 merges and drops meanwhile is then found in records.jsonl.
+    others = [record for file in rank_files(run) for record in _read_if_there(file)]
+    found = {record.key: record for record in _read_if_there(run / "records.jsonl")}
+    for record in others:
+        if replaces(record, found.get(record.key)):
+            found[record.key] = record
     return found
+
+
+def _read_if_there(file: Path) -> Iterator[Record]:
+    with suppress(FileNotFoundError):
+        yield from read_records(file)
 
 
 def read_rank_files(run: RunDirectory) -> list[Record]:
@@ -97,10 +103,9 @@ def _is_torn(file: Path) -> bool:
 
 def _refuse_difference(file: Path, record: Record, stored: Mapping[Key, Record]) -> None:
     kept = stored[record.key]
-    if not (record.failed or kept.failed) and (record.fingerprint, record.response) != (
-        kept.fingerprint,
-        kept.response,
-    ):
+    if record.failed or kept.failed:
+        return
+    if (record.fingerprint, record.response) != (kept.fingerprint, kept.response):
         arm, probe, repeat = record.key
         raise LemError(
             f"{file}: arm '{arm}', probe {probe}, repeat {repeat} differs from the answer in records.jsonl; move that "

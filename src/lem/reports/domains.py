@@ -32,16 +32,21 @@ def domain_means(info: RunInfo, records: Sequence[Record], scores: Sequence[Scor
 
     Empty when the run does not say which domain its probes belong to. Raises: what `join_cells` raises.
     """
-    domains, sources = domains_of(info), sources_of(info)
-    cells: dict[tuple[str, str], list[Cell]] = {}
-    for cell in join_cells(info, records, scores):
-        if cell.key.probe_id in domains:
-            cells.setdefault((domains[cell.key.probe_id], cell.key.arm), []).append(cell)
     scorer = scores[0].scorer if scores else ""
+    return domain_means_of(info, arm_names(info, records), join_cells(info, records, scores), scorer)
+
+
+def domain_means_of(info: RunInfo, names: Sequence[str], cells: Sequence[Cell], scorer: str) -> list[DomainMean]:
+    """The same from cells that are joined already; `names` are the arms."""
+    domains, sources = domains_of(info), sources_of(info)
+    grouped: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.key.probe_id in domains:
+            grouped.setdefault((domains[cell.key.probe_id], cell.key.arm), []).append(cell)
     means = []
     for domain in dict.fromkeys(domains.values()):
-        for arm in arm_names(info, records):
-            values, n_lost = source_values(cells.get((domain, arm), []), sources)
+        for arm in names:
+            values, n_lost = source_values(grouped.get((domain, arm), []), sources)
             mean = headline(list(values.values()), n_unscored=n_lost)
             model = str(info.arms.get(arm, {}).get("model", ""))
             means.append(DomainMean(domain, arm, mean.n, mean, model, scorer, variants_each(info)))

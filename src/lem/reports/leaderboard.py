@@ -75,37 +75,53 @@ def leaderboard(
     Raises: UserError for an unknown baseline; what `join_cells` raises.
     """
     names = arm_names(info, records)
+    cells = join_cells(info, records, scores)
+    scorer, version = (scores[0].scorer, scores[0].version) if scores else ("", "")
+    return leaderboard_of(info, names, cells, scorer, version, baseline=baseline, threshold=threshold)
+
+
+def leaderboard_of(
+    info: RunInfo,
+    names: Sequence[str],
+    cells: Sequence[Cell],
+    scorer: str,
+    version: str,
+    *,
+    baseline: str | None = None,
+    threshold: float = 0.5,
+) -> list[LeaderboardRow]:
+    """The same from cells that are joined already, of one scorer or one judge's dimension; `names` are the arms."""
     against = choose_baseline(names, baseline)
     domains, sources = domains_of(info), sources_of(info)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
-    for cell in join_cells(info, records, scores):
+    for cell in cells:
         by_arm.setdefault(cell.key.arm, []).append(cell)
     values = {name: probe_values(cells) for name, cells in by_arm.items()}
     rows = []
-    for name, cells in by_arm.items():
+    for name, of_arm in by_arm.items():
         paired = None
         if against is not None and name != against:
             paired = paired_difference(
                 values[name], values[against], domains or None, sources=sources, threshold=threshold
             )
-        mean = _mean(cells, domains, sources)
+        mean = _mean(of_arm, domains, sources)
         rows.append(
             LeaderboardRow(
                 model=str(info.arms.get(name, {}).get("model", "")),
                 arm=name,
                 n=mean.n,
-                n_unscored=_count(cells, Outcome.UNSCORED),
-                n_failed=_count(cells, Outcome.FAILED),
+                n_unscored=_count(of_arm, Outcome.UNSCORED),
+                n_failed=_count(of_arm, Outcome.FAILED),
                 mean=mean,
                 baseline=against if paired is not None else None,
                 delta=paired,
-                truncated=_truncated(cells),
-                mean_words=_mean_words(cells, sources),
-                n_repeats=len({cell.key.repeat for cell in cells}),
-                n_missing=_count(cells, Outcome.MISSING),
+                truncated=_truncated(of_arm),
+                mean_words=_mean_words(of_arm, sources),
+                n_repeats=len({cell.key.repeat for cell in of_arm}),
+                n_missing=_count(of_arm, Outcome.MISSING),
                 note=OTHER_WEIGHTS if against is not None and _other_weights(info, name, against) else "",
-                scorer=scores[0].scorer if scores else "",
-                version=scores[0].version if scores else "",
+                scorer=scorer,
+                version=version,
                 threshold=threshold,
                 variants=variants_each(info),
             )

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from lem.errors import UserError
 from lem.paths import display_path
 from lem.records import RunInfo
-from lem.reports.curve_svg import training_svg
-from lem.reports.curves import summarise
+from lem.reports.curves import summarise, training_figure
 from lem.reports.formats import number
+from lem.reports.svg import inline_svg
 from lem.reports.training_log import METRICS_NAME, TrainingSummary, read_training
 
 
@@ -55,7 +55,7 @@ def _training(adapter: str, arms: tuple[str, ...], info: RunInfo, run: Path) -> 
     if trained_on and made_with and trained_on != made_with:
         line = f"{adapter} now holds an adapter of another base than this run's, so its training is not shown."
         return AdapterTraining(arms, adapter, line)
-    curve = Markup(training_svg(log, f"Training curve of {', '.join(arms)}"))
+    curve = inline_svg(training_figure(log, compact=True), f"Training curve of {', '.join(arms)}")
     return AdapterTraining(arms, adapter, summary_line(summarise(log)), log.sources, curve)
 
 

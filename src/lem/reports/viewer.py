@@ -1,107 +1,201 @@
-"""What the page's viewer needs, packed for size: every distinct text is stored once and named by its number."""
+"""What the page's viewer needs: an index of all cells that filters read, and the texts in parts that rows open.
+
+The index holds one letter and one value per metric for every cell of the grid probes x arms x repeats, in columns. A
+part holds the texts and details of a group of probes; every distinct text of a part is stored once.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lem.records import Key, Record, RunInfo, Score
-from lem.records.cells import Cell, Outcome, arm_names, join_cells
-from lem.reports.tables import plain
+from lem.records import Cell, Judgement, Key, Metric, Record, RunContents
+from lem.records.cells import arm_names, planned_keys
 
+Highlights = Mapping[str, Mapping[str, Sequence[Mapping[str, str]]]]
+
+HEAD_CHARACTERS = 100
+ANSWERED, TRUNCATED, FAILED, MISSING, NOT_PLANNED = "atfm-"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class _Texts:
-    """Distinct texts in order of first use."""
+@dataclass(frozen=True)
+class ViewedMetric:
+    """A metric with how its changes are counted: `threshold`, and whether less is better."""
 
-    def __init__(self) -> None:
-        self.index: dict[str, int] = {}
-
-    def add(self, text: str) -> int:
-        return self.index.setdefault(text, len(self.index))
+    metric: Metric
+    threshold: float
+    lower_is_better: bool = False
 
 
-def viewer_data(
-    info: RunInfo, records: Sequence[Record], scores: Mapping[str, Sequence[Score]], baseline: str | None
+class Grid:
+    """The cells of a run by place: probe by probe, within it arm by arm, within that repeat by repeat."""
+
+    def __init__(self, contents: RunContents) -> None:
+        info = contents.info
+        self.arms = arm_names(info, contents.records)
+        self.records = {record.key: record for record in contents.records}
+        self.planned = set(planned_keys(info))
+        probes = {probe["id"]: (probe.get("domain", ""), probe.get("prompt", "")) for probe in info.probes}
+        for record in contents.records:
+            if record.probe_id not in probes:
+                probes[record.probe_id] = ("", _question(record))
+        self.probes = probes
+        self.repeats = sorted({key.repeat for key in self.planned} | {key.repeat for key in self.records})
+
+    def places(self) -> Iterator[Key]:
+        """Every place of the grid in its order."""
+        for probe in self.probes:
+            yield from self.places_of(probe)
+
+    def places_of(self, probe: str) -> Iterator[Key]:
+        """The places of one probe."""
+        return (Key(arm, probe, repeat) for arm in self.arms for repeat in self.repeats)
+
+    def outcome(self, key: Key) -> str:
+        """One letter for what became of a place."""
+        record = self.records.get(key)
+        if record is None:
+            return MISSING if key in self.planned else NOT_PLANNED
+        if record.failed or record.response is None:
+            return FAILED
+        return TRUNCATED if record.finish_reason == "length" else ANSWERED
+
+
+def viewer_index(
+    grid: Grid, viewed: Sequence[ViewedMetric], baseline: str | None, highlights: Highlights
 ) -> dict[str, Any]:
-    """Build the viewer's data: arms, probes, scorers with their signal names, texts, and one entry per cell.
+    """Build the index: arms, repeats, probes, metrics and, per cell, its outcome and values.
 
-    A cell holds arm `a`, probe `p`, repeat `r`, outcome `o` (answered, failed, missing), and when it has them: text
-    `t`, thinking `k`, ending `f`, words `w`, tokens `n`, error `e`, messages `m` as [role, [texts]], and per scorer
-    `s` as [value, reason it is unscored, signals].
+    A value is a number, null for an answer without one, "" where the metric does not apply or there is no answer.
     """
-    texts = _Texts()
-    joined = {name: join_cells(info, records, rows) for name, rows in scores.items()}
-    cells = next(iter(joined.values()), None) or join_cells(info, records, [])
-    arms = arm_names(info, records)
-    probes = {probe["id"]: (probe["domain"], probe["prompt"]) for probe in info.probes}
-    for record in records:
-        probes.setdefault(record.probe_id, ("", _question(record)))
-    signals = {name: _signal_names(rows) for name, rows in scores.items()}
-    by_scorer = {name: {cell.key: cell for cell in rows} for name, rows in joined.items()}
-    probe_at = {probe_id: number for number, probe_id in enumerate(probes)}
-    packed = []
-    for cell in sorted(cells, key=lambda cell: (probe_at.get(cell.key.probe_id, len(probe_at)), cell.key.repeat)):
-        entry: dict[str, Any] = {"a": arms.index(cell.key.arm), "p": probe_at[cell.key.probe_id], "r": cell.key.repeat}
-        entry |= _answer(cell, probes[cell.key.probe_id][1], texts)
-        if entry["o"] == "answered":
-            entry["s"] = [_score(found, cell.key, signals[name]) for name, found in by_scorer.items()]
-        packed.append(entry)
+    domains = list(dict.fromkeys(domain for domain, _ in grid.probes.values()))
+    heads = [" ".join(prompt[: 2 * HEAD_CHARACTERS].split())[:HEAD_CHARACTERS] for _, prompt in grid.probes.values()]
+    at = {domain: number for number, domain in enumerate(domains)}
+    names = [one.metric.name for one in viewed]
     return {
-        "arms": arms,
-        "baseline": arms.index(baseline) if baseline in arms else None,
-        "scorers": [{"name": name, "signals": signals[name]} for name in scores],
-        "probes": [
-            {"id": probe_id, "domain": domain, "t": texts.add(prompt)} for probe_id, (domain, prompt) in probes.items()
+        "arms": grid.arms,
+        "baseline": grid.arms.index(baseline) if baseline in grid.arms else None,
+        "repeats": grid.repeats,
+        "ids": list(grid.probes),
+        "domains": domains,
+        "domain": [at[domain] for domain, _ in grid.probes.values()],
+        "heads": heads,
+        "outcomes": "".join(grid.outcome(key) for key in grid.places()),
+        "metrics": [
+            {"name": one.metric.name, "version": one.metric.version, "threshold": one.threshold,
+             "lower": one.lower_is_better, "signals": _signal_names(one.metric)}
+            for one in viewed
         ],
-        "cells": packed,
-        "texts": list(texts.index),
-    }
+        "values": [_values(grid, one.metric) for one in viewed],
+        "highlights": {name: patterns for name, patterns in highlights.items() if name in names},
+    }  # fmt: skip
+
+
+def _values(grid: Grid, metric: Metric) -> list[float | str | None]:
+    found: dict[Key, float | None] = {cell.key: cell.value for cell in metric.cells}
+    outcomes = ((key, grid.outcome(key) in (ANSWERED, TRUNCATED)) for key in grid.places())
+    values = ((found.get(key, "") if answered else "") for key, answered in outcomes)
+    return [round(value, 4) if isinstance(value, float) else value for value in values]
+
+
+def _signal_names(metric: Metric) -> list[str]:
+    return list(dict.fromkeys(name for cell in metric.cells if cell.score for name in cell.score.signals))
+
+
+def probe_entries(contents: RunContents, grid: Grid, viewed: Sequence[ViewedMetric]) -> Iterator[ProbeTexts]:
+    """Texts and details of one probe after the other, in the order of the grid."""
+    cells = [{cell.key: cell for cell in one.metric.cells} for one in viewed]
+    names = [_signal_names(one.metric) for one in viewed]
+    said = _said(contents.judgements, viewed)
+    for probe, (_, prompt) in grid.probes.items():
+        entry = ProbeTexts(prompt)
+        for place, key in enumerate(grid.places_of(probe)):
+            record = grid.records.get(key)
+            if record is not None:
+                scores = [
+                    _score(of.get(key), signals, told.get(key))
+                    for of, signals, told in zip(cells, names, said, strict=True)
+                ]
+                entry.add(place, record, scores)
+        yield entry
+
+
+def _said(judgements: Sequence[Judgement], viewed: Sequence[ViewedMetric]) -> list[dict[Key, str]]:
+    """Per metric what its judge wrote about each answer; empty for scorers."""
+    found: dict[tuple[str, str], dict[Key, str]] = {}
+    for judgement in judgements:
+        if judgement.raw and not judgement.order:
+            key = Key(judgement.arm, judgement.probe_id, judgement.repeat)
+            found.setdefault((judgement.judge, judgement.dimension), {})[key] = judgement.raw
+    metrics = [one.metric for one in viewed]
+    return [found.get((m.source, m.name.removesuffix(f" · {m.source}")), {}) for m in metrics]
+
+
+def _score(cell: Cell | None, names: Sequence[str], said: str | None) -> list[Any]:
+    """[reason it is unscored, its signals in the order of the index, what a judge said]."""
+    if cell is None:
+        return []
+    signals = cell.score.signals if cell.score else {}
+    found = [_finite(signals.get(name)) for name in names] if signals else []
+    return [cell.reason, found, *([said] if said else [])]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+class ProbeTexts:
+    """One probe's prompt and answers before their texts are numbered; cells name texts by their words."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+        self.cells: list[dict[str, Any]] = []
+
+    def add(self, place: int, record: Record, scores: Sequence[list[Any]]) -> None:
+        """Add the cell at a place of the probe's grid: its texts `t`, `k`, messages `m`, facts `w`, `n`, `e`, `s`."""
+        entry: dict[str, Any] = {"i": place, "m": [_message(message, self.prompt) for message in record.messages]}
+        if record.failed or record.response is None:
+            entry["e"] = record.error or "no answer stored"
+        else:
+            entry |= {"t": record.response, "w": len(record.response.split()), "s": list(scores)}
+        if record.n_tokens is not None:
+            entry["n"] = record.n_tokens
+        if record.thinking:
+            entry["k"] = record.thinking
+        self.cells.append(entry)
+
+    def numbered(self, texts: dict[str, int]) -> dict[str, Any]:
+        """The probe as it goes into a part, every text replaced by its number in `texts`, which grows."""
+
+        def number(text: str) -> int:
+            return texts.setdefault(text, len(texts))
+
+        cells = [
+            cell
+            | {name: number(cell[name]) for name in ("t", "k") if name in cell}
+            | {"m": [[role, [number(part) for part in parts]] for role, parts in cell["m"]]}
+            for cell in self.cells
+        ]
+        return {"t": number(self.prompt), "c": cells}
 
 
 def _question(record: Record) -> str:
     return next((message["content"] for message in reversed(record.messages) if message.get("role") == "user"), "")
 
 
-def _signal_names(scores: Sequence[Score]) -> list[str]:
-    return list(dict.fromkeys(name for score in scores for name in score.signals))
-
-
-def _answer(cell: Cell, prompt: str, texts: _Texts) -> dict[str, Any]:
-    record = cell.record
-    if record is None:
-        return {"o": "missing"}
-    entry: dict[str, Any] = {"m": [_message(message, prompt, texts) for message in record.messages]}
-    if cell.outcome is Outcome.FAILED:
-        return entry | {"o": "failed", "e": cell.reason}
-    response = record.response or ""
-    entry |= {"o": "answered", "t": texts.add(response), "w": len(response.split()), "f": record.finish_reason}
-    if record.n_tokens is not None:
-        entry["n"] = record.n_tokens
-    if record.thinking:
-        entry["k"] = texts.add(record.thinking)
-    return entry
-
-
-def _message(message: Mapping[str, str], prompt: str, texts: _Texts) -> list[Any]:
-    """[role, parts]: a kernel put before the question in one message is stored once, apart from the question."""
+def _message(message: Mapping[str, str], prompt: str) -> tuple[str, list[str]]:
+    """(role, parts): a kernel put before the question in one message is stored once, apart from the question."""
     content = message.get("content", "")
     parts = content.partition(prompt) if prompt else (content,)
-    return [message.get("role", ""), [texts.add(part) for part in parts if part]]
+    return message.get("role", ""), [part for part in parts if part]
 
 
-def _score(cells: Mapping[Key, Cell], key: Key, names: Sequence[str]) -> list[Any]:
-    cell = cells[key]
-    signals = cell.score.signals if cell.score else {}
-    return [cell.value, cell.reason, [signals.get(name) for name in names] if signals else []]
-
-
-def embed(data: Any) -> str:
-    """JSON that is safe inside a script element: no '<', '>' or '&', no lone surrogate, no NaN."""
-    text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
+def as_json(data: Any) -> str:
+    """Compact JSON; lone surrogates, which no encoding can hold, are escaped.   Raises: ValueError for NaN."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)

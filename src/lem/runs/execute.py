@@ -57,8 +57,11 @@ def check_resume(run: RunDirectory, requests: Sequence[PlannedRequest]) -> None:
 
 def missing_groups(run: RunDirectory, wanted: set[Key]) -> list[str]:
     """Names of the groups that hold a wanted row without a good record, in the order of the plan."""
+    arms = {key.arm for key in wanted}
     names = []
     for name, group in run.info.groups.items():
+        if group["arm"] not in arms:
+            continue
         keys = (Key(group["arm"], probe, group["repeat"]) for probe in group["probes"])
         if any(key in wanted and is_missing(run, key) for key in keys):
             names.append(name)

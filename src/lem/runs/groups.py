@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +33,14 @@ def cut_groups(rows: Sequence[Row], existing: Mapping[str, Mapping[str, Any]], s
         raise ValueError(f"group size must be at least 1, got {size}")
     groups = {name: dict(group) for name, group in existing.items()}
     placed = {Key(g["arm"], probe, g["repeat"]) for g in groups.values() for probe in g["probes"]}
+    taken = Counter((group["arm"], group["repeat"]) for group in groups.values())
     loose: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row.key not in placed:
             loose.setdefault((row.key.arm, row.key.repeat), []).append(row)
     for (arm, repeat), members in loose.items():
         members.sort(key=lambda row: (row.n_prompt_tokens, row.key.probe_id))
-        first = sum(g["arm"] == arm and g["repeat"] == repeat for g in groups.values())
+        first = taken[arm, repeat]
         n_parts = math.ceil(len(members) / size)
         for part in range(n_parts):
             low, high = part * len(members) // n_parts, (part + 1) * len(members) // n_parts

@@ -11,15 +11,19 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
+from lem.errors import LemError
 from lem.records import Record, Score, read_run, text_sha, write_atomic
 from lem.scorers.table import ScoreResult, find, score_text
 
 TRUNCATED = "truncated while thinking"
-# Below this, starting worker processes (about half a second) costs more than they save.
-POOL_FROM = 2_000
+# Below this much work, starting worker processes (about half a second) costs more than they save.
+POOL_FROM_S = 2.0
+_SAMPLE = 100
 _MAX_WORKERS = 8
 _CHUNK = 200
 
@@ -85,10 +89,18 @@ def _row(record: Record, text: str, scorer: str, version: str, result: ScoreResu
 
 
 def _score_texts(texts: Sequence[str], scorer: str) -> list[ScoreResult]:
+    first = [score_text(scorer, text) for text in texts[:1]]  # alone: it loads the scorer's lists
+    start = perf_counter()
+    first += [score_text(scorer, text) for text in texts[1:_SAMPLE]]
+    rest = texts[len(first) :]
+    expected_s = (perf_counter() - start) / _SAMPLE * len(rest)
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
-    if len(texts) < POOL_FROM or workers < 2:
-        return [score_text(scorer, text) for text in texts]
+    if not rest or expected_s < POOL_FROM_S or workers < 2:
+        return first + [score_text(scorer, text) for text in rest]
     # Spawned, not forked: the parent may hold MLX threads, which a fork would copy in a broken state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(partial(score_text, scorer), texts, chunksize=_CHUNK))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            return first + list(pool.map(partial(score_text, scorer), rest, chunksize=_CHUNK))
+    except BrokenProcessPool:
+        raise LemError("a scoring process died (out of memory?); free some and run the same command again.") from None

@@ -3,7 +3,7 @@
 The order is always the same: average the repeats of a probe, then take one value (or one paired
 difference) per probe, average those of the variants of one source, then estimate over (source) probes.
 An `Estimate` has a value and an interval, a `PValue` a test of no difference, a `MarginTest` a test against a margin
-fixed beforehand. The headline interval is the widest of the BCa bootstrap over probes, the t interval and the
+fixed beforehand. The headline interval spans the t, BCa and bootstrap-t intervals over probes and the
 cluster-robust (CR2) t interval over domains, because each alone covers less than it claims on some shapes of data.
 Values that are missing never enter: NaN is refused with a ValueError.
 """
@@ -11,7 +11,8 @@ Values that are missing never enter: NaN is refused with a ValueError.
 from lem.stats.agreement import krippendorff_alpha, weighted_kappa
 from lem.stats.binary import mcnemar
 from lem.stats.clusters import cluster_bootstrap, cluster_t_test, design_effect
-from lem.stats.estimate import Estimate, cluster_t_interval, headline, mean_bca, rate, t_interval
+from lem.stats.estimate import Estimate, bootstrap_t, cluster_t_interval, mean_bca, rate, t_interval
+from lem.stats.headline import headline, headline_tail
 from lem.stats.hypotheses import PValue, sign_flip, wilcoxon_signed_rank
 from lem.stats.length import LengthControlled, length_controlled
 from lem.stats.margins import MarginTest, equivalent, non_inferior
@@ -29,6 +30,7 @@ __all__ = [
     "PValue",
     "PairedComparison",
     "benjamini_hochberg",
+    "bootstrap_t",
     "cliffs_delta",
     "cluster_bootstrap",
     "cluster_t_interval",
@@ -37,6 +39,7 @@ __all__ = [
     "equivalent",
     "fixed_set_difference",
     "headline",
+    "headline_tail",
     "holm",
     "krippendorff_alpha",
     "length_controlled",

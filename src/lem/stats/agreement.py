@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as sps
 
-from lem.stats.estimate import BOOTSTRAP_SEED, Estimate, finite_values
+from lem.stats.estimate import BOOTSTRAP_SEED, Estimate, Values, finite_values
 
 N_AGREEMENT_RESAMPLES = 999
 
@@ -62,15 +62,16 @@ def krippendorff_alpha(
 
 
 def weighted_kappa(
-    first: Sequence[float],
-    second: Sequence[float],
+    first: Values,
+    second: Values,
     *,
     weights: str = "quadratic",
     level: float = 0.95,
     n_resamples: int | None = None,
 ) -> Estimate:
-    """Cohen's kappa of two raters (scikit-learn) with disagreement weighted by its distance on the scale.
+    """Cohen's kappa of two raters (statsmodels) with disagreement weighted by its distance on the scale.
 
+    Args:  first, second: one whole rating per unit.  weights: "quadratic", "linear" or "none".
     Every whole number between the lowest and the highest rating is a step of the scale, used or not. NaN where both
     raters gave one and the same value throughout.
     Raises: ValueError if a rating is NaN or not a whole number, or the raters rated different numbers of units.
@@ -79,17 +80,19 @@ def weighted_kappa(
     if len(one) != len(two):
         raise ValueError("the two raters differ in the number of units")
     both = np.concatenate([one, two])
+    if weights not in ("quadratic", "linear", "none"):
+        raise ValueError(f"weights {weights!r} are not quadratic, linear or none")
     if np.any(both != np.round(both)):
         raise ValueError("kappa takes whole ratings; use krippendorff_alpha with measurement='interval'")
-    labels = np.arange(int(both.min()), int(both.max()) + 1) if len(both) else np.arange(0)
-    from sklearn.metrics import cohen_kappa_score  # two seconds to import
+    low, steps = (int(both.min()), int(np.ptp(both)) + 1) if len(both) else (0, 1)
+    from statsmodels.stats.inter_rater import cohens_kappa  # two seconds to import
+
+    code = (one - low).astype(np.intp) * steps + (two - low).astype(np.intp)
 
     def of_units(units: NDArray[np.intp]) -> float:
-        a, b = one[units].astype(int), two[units].astype(int)
-        if np.all(a == a[0]) and np.all(b == a[0]):
-            return math.nan
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return float(cohen_kappa_score(a, b, labels=labels, weights=weights))
+        table = np.bincount(code[units], minlength=steps * steps).reshape(steps, steps)
+        if np.trace(table > 0) == 1 and table.trace() == len(units):
+            return math.nan  # one and the same value throughout: chance agreement is perfect too
+        return float(cohens_kappa(table, wt=None if weights == "none" else weights, return_results=False))
 
     return _over_units(of_units, len(one), level, f"kappa ({weights})", n_resamples)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from lem.stats.estimate import finite_values
+from lem.stats.estimate import Values, finite_values
 from lem.stats.hypotheses import PValue
 
 
-def mcnemar(treatment: Sequence[float], baseline: Sequence[float]) -> PValue:
+def mcnemar(treatment: Values, baseline: Values) -> PValue:
     """Exact McNemar test (statsmodels): of the probes that changed, did as many turn to 1 as to 0?
 
     `statistic` is the smaller of the two counts; without a change p is 1.

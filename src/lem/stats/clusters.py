@@ -16,6 +16,8 @@ from lem.stats.estimate import (
     BOOTSTRAP_SEED,
     LARGE_N,
     Estimate,
+    Values,
+    cluster_freedom,
     cluster_index,
     cluster_t_interval,
     finite_values,
@@ -29,7 +31,7 @@ def _pooled_mean(sums: NDArray[np.float64], sizes: NDArray[np.float64], axis: in
 
 
 def cluster_bootstrap(
-    values: Sequence[float], clusters: Sequence[Hashable], *, level: float = 0.95, n_resamples: int | None = None
+    values: Values, clusters: Sequence[Hashable], *, level: float = 0.95, n_resamples: int | None = None
 ) -> Estimate:
     """Mean with the BCa interval of a bootstrap that draws whole clusters (scipy).
 
@@ -64,8 +66,8 @@ def cluster_bootstrap(
     return Estimate(mean, stderr, low, high, level, n, 0, n_clusters, "cluster bootstrap, bca")
 
 
-def cluster_t_test(values: Sequence[float], clusters: Sequence[Hashable]) -> PValue:
-    """Test of a zero mean with the CR2 standard error and the t distribution of G - 1 degrees of freedom.
+def cluster_t_test(values: Values, clusters: Sequence[Hashable]) -> PValue:
+    """Test of a zero mean with the CR2 standard error and the t distribution with its degrees of freedom.
 
     `p` is NaN with one cluster, and 0 or 1 where the clusters' sums do not vary at all.
     """
@@ -77,10 +79,12 @@ def cluster_t_test(values: Sequence[float], clusters: Sequence[Hashable]) -> PVa
     if found.stderr == 0:
         return PValue("cluster t", math.inf if found.value else 0.0, 0.0 if found.value else 1.0, found.n, False, note)
     statistic = found.value / found.stderr
-    return PValue("cluster t", statistic, float(2 * sps.t.sf(abs(statistic), n_clusters - 1)), found.n, False, note)
+    return PValue(
+        "cluster t", statistic, float(2 * sps.t.sf(abs(statistic), cluster_freedom(clusters))), found.n, False, note
+    )
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def design_effect(values: Values, clusters: Sequence[Hashable]) -> float:
     """CR2 variance of the mean over its variance if all values were independent; 1 means that clusters don't matter.
 
     n divided by it is the number of independent probes that would say as much. NaN without variation, with fewer

@@ -7,12 +7,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.stats.estimate import BOOTSTRAP_SEED, LARGE_N, cluster_index, finite_values
+from lem.stats.estimate import BOOTSTRAP_SEED, LARGE_N, Values, cluster_index, finite_values
 
 N_FLIPS = 9999
 _BATCH_VALUES = 4_000_000  # signs held at once: 32 MB
+_MAX_EXACT = 50  # scipy's own bound for untied ranks
 _MAX_TIED_EXACT = 13  # 2^13 sign patterns are fewer than N_FLIPS draws
 
 
@@ -32,8 +34,17 @@ class PValue:
     note: str = ""
 
 
+def _permuted(units: NDArray[np.float64], n_draws: float) -> float:
+    """Two-sided p of the sum under changes of sign (scipy): all of them for infinitely many draws."""
+    found = sps.permutation_test(
+        (units,), np.sum, permutation_type="samples", vectorized=True, n_resamples=n_draws,
+        batch=max(1, _BATCH_VALUES // len(units)), rng=np.random.default_rng(BOOTSTRAP_SEED),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
 def sign_flip(
-    differences: Sequence[float], clusters: Sequence[Hashable] | None = None, *, n_resamples: int | None = None
+    differences: Values, clusters: Sequence[Hashable] | None = None, *, n_resamples: int | None = None
 ) -> PValue:
     """Permutation test of the mean difference (scipy): under the null each difference may as well have the other sign.
 
@@ -48,7 +59,7 @@ def sign_flip(
     n = len(array)
     if n == 0:
         return PValue("sign flip", math.nan, math.nan, 0, False, "no probes")
-    units = array if clusters is None else np.bincount(cluster_index(clusters), weights=array)
+    units = array if clusters is None else np.bincount(cluster_index(clusters), weights=array).astype(np.float64)
     if len(units) > LARGE_N:
         z = float(units.sum() / np.linalg.norm(units)) if units.any() else 0.0
         note = f"normal approximation of the sign patterns (n > {LARGE_N:,})"
@@ -56,18 +67,14 @@ def sign_flip(
     if len(units) == 1:  # one unit: both of its sign patterns are as extreme as each other
         return PValue("sign flip", float(array.mean()), 1.0, n, True, "all sign patterns")
     n_draws = N_FLIPS if n_resamples is None else n_resamples
-    exact = 2.0 ** len(units) <= n_draws
-    found = sps.permutation_test(
-        (units,), lambda sums, axis: sums.sum(axis=axis) / n, permutation_type="samples", vectorized=True,
-        n_resamples=np.inf if exact else n_draws, batch=max(1, _BATCH_VALUES // len(units)),
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    )  # fmt: skip
+    exact = len(units) <= math.log2(n_draws)
+    p = _permuted(units, np.inf if exact else n_draws)
     counted = "all sign patterns" if exact else f"{n_draws} sign patterns drawn"
     note = counted if clusters is None else f"{counted}, {len(units)} clusters flipped whole"
-    return PValue("sign flip", float(array.mean()), float(found.pvalue), n, exact, note)
+    return PValue("sign flip", float(array.mean()), p, n, exact, note)
 
 
-def wilcoxon_signed_rank(differences: Sequence[float]) -> PValue:
+def wilcoxon_signed_rank(differences: Values) -> PValue:
     """Wilcoxon's signed-rank test (scipy), zero differences dropped as Wilcoxon did.
 
     Exact up to 50 untied differences, and up to 13 tied ones by counting all sign patterns; beyond, the normal
@@ -83,7 +90,10 @@ def wilcoxon_signed_rank(differences: Sequence[float]) -> PValue:
     if not len(moved):
         return PValue("Wilcoxon", 0.0, 1.0, len(array), True, note)
     tied = len(np.unique(np.abs(moved))) < len(moved)
-    exact = len(moved) <= (_MAX_TIED_EXACT if tied else 50)
-    method = sps.PermutationMethod(n_resamples=np.inf) if tied and exact else "exact" if exact else "asymptotic"
-    found = sps.wilcoxon(moved, method=method)
+    if tied and len(moved) <= _MAX_TIED_EXACT:
+        ranks = np.sign(moved) * sps.rankdata(np.abs(moved))
+        smaller = float(min(ranks[ranks > 0].sum(), -ranks[ranks < 0].sum()))
+        return PValue("Wilcoxon", smaller, _permuted(ranks, np.inf), len(array), True, note)
+    exact = len(moved) <= _MAX_EXACT and not tied
+    found = sps.wilcoxon(moved, method="exact" if exact else "asymptotic")
     return PValue("Wilcoxon", float(found.statistic), float(found.pvalue), len(array), exact, note)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.stats.estimate import Estimate, cluster_index, finite_values
+from lem.stats.estimate import Estimate, Values, cluster_index, finite_values
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def _unidentified(values: NDArray[np.float64], n_clusters: int | None, method: s
 
 
 def length_controlled(
-    differences: Sequence[float],
-    length_differences: Sequence[float],
+    differences: Values,
+    length_differences: Values,
     clusters: Sequence[Hashable] | None = None,
     *,
     level: float = 0.95,

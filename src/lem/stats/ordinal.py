@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
 from lem.stats import estimate
-from lem.stats.estimate import BOOTSTRAP_SEED, Estimate, finite_values
+from lem.stats.estimate import BOOTSTRAP_SEED, Estimate, Values, finite_values
 
 _BATCH_VALUES = 2_000_000
 _LARGE_N = 1_000  # beyond, ranking every resample costs minutes
@@ -35,7 +34,7 @@ def _influence(treatment: NDArray[np.float64], baseline: NDArray[np.float64]) ->
 
 
 def cliffs_delta(
-    treatment: Sequence[float], baseline: Sequence[float], *, level: float = 0.95, n_resamples: int | None = None
+    treatment: Values, baseline: Values, *, level: float = 0.95, n_resamples: int | None = None
 ) -> Estimate:
     """P(T > B) - P(T < B) over all n^2 pairs of a treated and a baseline value, -1 to 1, with a BCa interval (scipy).
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lem.stats.estimate import Estimate, headline
+from lem.stats.estimate import Estimate
+from lem.stats.headline import headline
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,15 @@ def distance(chat: ChatModel, rows: Sequence[ForcedRow]) -> Distance:
         reference, other = np.load(row.logits), _logits(chat, row)
         same += int((reference.argmax(axis=-1) == other.argmax(axis=-1)).sum())
         kl.append(float(kl_nats(reference, other).mean()))
-    return Distance(rate(same, sum(row.n for row in rows)), mean_bca(kl))
+    return Distance(rate(same, sum(row.n for row in rows)), mean_kl(kl))
+
+
+def mean_kl(kl: Sequence[float]) -> Estimate:
+    """Mean KL with its BCa interval; NaN or infinite, with no interval, where logits were not finite."""
+    if all(math.isfinite(value) for value in kl):
+        return mean_bca(kl)
+    value = math.nan if any(math.isnan(value) for value in kl) else math.inf
+    return Estimate(value, math.nan, math.nan, math.nan, 0.95, len(kl), 0, None, "mean (not finite)")
 
 
 def kl_nats(reference: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
