@@ -17,6 +17,9 @@ from typing import Any
 import bootstrap
 from bootstrap import Stop, say
 
+VERSION = "0.1.0"
+DIST_INFO = f"lem-{VERSION}.dist-info"
+ENTRY_POINTS = "[inspect_ai]\nlem = lem.interop.inspect_provider\n"
 SUPPORTED = ("3.13", "3.12", "3.11")
 EXTRA_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin", "/usr/bin")
 LOCK = "lem-lock"
@@ -253,12 +256,19 @@ class Progress:
 
 
 def _write_path_file(root: str) -> None:
-    """Put `src` on the environment's import path; relative, so that a moved checkout still imports its own code."""
+    """Put `src` on the environment's import path; relative, so that a moved checkout still imports its own code.
+
+    The metadata beside it is what other programs of the environment find plug-ins by: Inspect its provider `lem`.
+    """
     library = os.path.join(bootstrap.venv_folder(root), "lib")
     for name in os.listdir(library):
         packages = os.path.join(library, name, "site-packages")
         if os.path.isdir(packages):
             _write(os.path.join(packages, "lem.pth"), os.path.join("..", "..", "..", "..", "src") + "\n")
+            metadata = os.path.join(packages, DIST_INFO)
+            os.makedirs(metadata, exist_ok=True)
+            _write(os.path.join(metadata, "METADATA"), "Metadata-Version: 2.1\nName: lem\nVersion: " + VERSION + "\n")
+            _write(os.path.join(metadata, "entry_points.txt"), ENTRY_POINTS)
 
 
 def _write_stamp(root: str, lock: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
 import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -114,6 +116,16 @@ def test_the_tests_lock_contains_the_base_lock() -> None:
     pinned = {line.partition(" ;")[0] for line in dev}
     assert [line for line in base if line not in dev and line.partition(" ;")[0] not in pinned] == []
     assert [line for line in dev if " ;" in line and line.partition(" ;")[0] in base] == []
+
+
+def test_the_environment_knows_the_plug_ins_of_the_project(checkout: Path, calls: Path) -> None:
+    bootstrap.prepare(str(checkout), bootstrap.BASE_LOCK)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (folder,) = (checkout / ".venv" / "lib").glob("*/site-packages")
+    (found,) = importlib.metadata.distributions(name="lem", path=[str(folder)])
+    assert found.version == project["version"]
+    points = {(point.group, point.name): point.value for point in found.entry_points}
+    assert points == {("inspect_ai", name): target for name, target in project["entry-points"]["inspect_ai"].items()}
 
 
 def test_a_moved_checkout_imports_its_own_source(checkout: Path, calls: Path) -> None:

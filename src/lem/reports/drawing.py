@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, QUIET, RULE = "#23262b", "#646a73", "#e3e0d8"
+INK, QUIET, RULE, GROUND = "#23262b", "#646a73", "#e3e0d8", "#fbfaf7"
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from scipy import optimize
+
 _MOST_PROBES = 2**40
 
 
@@ -37,13 +39,17 @@ def power_of(
 
     # Beyond a noncentrality of 30 the power is 1, and the noncentral t loses its digits.
     standardised = min(abs(effect) / spread, 30 / math.sqrt(n))
-    return float(TTestPower().power(standardised, n, level, alternative="two-sided"))
+    found = float(TTestPower().power(standardised, n, level, alternative="two-sided"))
+    if math.isnan(found):
+        # The far tail of a strong effect underflows to NaN in scipy; it adds nothing to the near one.
+        found = float(TTestPower().power(standardised, n, level / 2, alternative="larger"))
+    return 1.0 if math.isnan(found) else found
 
 
 def minimum_detectable_effect(
     sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8, n_tests: int = 1, design_effect: float = 1.0
 ) -> float:
-    """Smallest mean difference that a two-sided paired t test at alpha / n_tests finds with this power (statsmodels).
+    """Smallest mean difference that a two-sided paired t test at alpha / n_tests finds with this power.
 
     In units of the score. NaN with fewer than two probes, 0 with no spread.   Raises: ValueError as `power_of`.
     """
@@ -52,10 +58,16 @@ def minimum_detectable_effect(
         raise ValueError(f"power {power} is not between alpha and 1")
     if n < 2:
         return math.nan
-    from statsmodels.stats.power import TTestPower  # two seconds to import
+    if spread == 0:
+        return 0.0
 
-    standardised = TTestPower().solve_power(nobs=n, alpha=level, power=power, alternative="two-sided")
-    return float(standardised) * spread
+    def short_of(standardised: float) -> float:
+        return power_of(standardised, 1.0, n, alpha=level) - power
+
+    most = 1 / math.sqrt(n)
+    while short_of(most) < 0:
+        most *= 2
+    return float(optimize.brentq(short_of, 0.0, most, xtol=1e-9)) * spread
 
 
 def probes_needed(
