@@ -31,14 +31,19 @@ from small_training import (
 )
 
 from lem.errors import DataError, UserError
-from lem.reports.curve_svg import training_svg
 from lem.reports.curves import draw_training, training_figure, training_summary
-from lem.reports.training_log import read_training
+from lem.reports.svg import inline_svg
+from lem.reports.training_log import TrainingLog, read_training
 
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     return write_training(tmp_path / "lek-first")
+
+
+def drawn_small(log: TrainingLog, label: str) -> str:
+    """The curve as it stands on the page."""
+    return inline_svg(training_figure(log, compact=True), label)
 
 
 def figure_of(folder: Path, rows: list[dict[str, Any]] | None = None, *, compact: bool = False) -> Figure:
@@ -161,7 +166,7 @@ def test_rows_that_were_made_anew_replace_the_abandoned_ones(tmp_path: Path) -> 
 def test_little_or_odd_is_drawn_too(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     picture = draw_training(write_training(tmp_path / "a", rows)).read_bytes()
     assert png_size(picture)[0] == 1600
-    assert training_svg(read_training(tmp_path / "a"), "curve").startswith("<svg")
+    assert drawn_small(read_training(tmp_path / "a"), "curve").startswith("<svg")
 
 
 def png_size(picture: bytes) -> tuple[int, int]:
@@ -250,7 +255,7 @@ def test_a_torn_last_line_of_a_training_that_is_still_running_is_left_out(adapte
 
 def test_the_drawing_for_the_page_is_small_plain_and_needs_nothing(adapter: Path) -> None:
     log = read_training(adapter)
-    svg = training_svg(log, 'Training of "a" & <b>')
+    svg = drawn_small(log, 'Training of "a" & <b>')
     root = ET.fromstring(svg)
     assert root.attrib["aria-label"] == 'Training of "a" & <b>'
     tags = {element.tag for element in root.iter()}
@@ -259,12 +264,12 @@ def test_the_drawing_for_the_page_is_small_plain_and_needs_nothing(adapter: Path
     targets = {element.attrib["id"] for element in root.iter() if "id" in element.attrib}
     assert {element.attrib["href"] for element in root.iter("use")} == {f"#{target}" for target in targets}
     assert len(svg) < 30_000
-    assert svg == training_svg(log, 'Training of "a" & <b>'), "the same metrics give the same page"
+    assert svg == drawn_small(log, 'Training of "a" & <b>'), "the same metrics give the same page"
 
 
 def test_the_drawing_places_the_losses_as_the_figure_does(adapter: Path) -> None:
     """The path in the SVG, taken back through the axes' transform by two known points, gives the losses again."""
-    root = ET.fromstring(training_svg(read_training(adapter), "curve"))
+    root = ET.fromstring(drawn_small(read_training(adapter), "curve"))
     wanted = "stroke: var(--vermilion); stroke-width: 1.6"
     path = next(e.attrib["d"] for e in root.iter("path") if wanted in e.attrib.get("style", ""))
     points = [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]

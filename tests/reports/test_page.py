@@ -6,59 +6,34 @@ import base64
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import ARMS, HOSTILE, HOSTILE_TEXT, KERNEL, MISSING, SmallRun, keys, probes, response_of
+from page_tools import Elements, answers_of, index_of, parts_of
+from small_run import ARMS, FAILED, HOSTILE, HOSTILE_TEXT, KERNEL, MISSING, SmallRun, keys, probes
 from small_training import train_rows, write_training
 
 from lem.errors import DataError, UserError
+from lem.records import Key, RunContents
 from lem.reports import write_report
 from lem.reports.formats import TOY_NOTICE
-from lem.reports.page import duplicate_repeats, render_page
-from lem.reports.viewer import embed, viewer_data
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes, the visible text, and the contents of script elements."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self._in: str | None = None
-        self.feed(html)
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._in = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in = None
-
-    def handle_data(self, data: str) -> None:
-        if self._in == "script":
-            self.scripts[-1] += data
-        elif self._in != "style":
-            self.text += data + " "
+from lem.reports.page import render_page
+from lem.reports.page_facts import duplicate_repeats
+from lem.reports.viewer import as_json
 
 
 def page_of(run: SmallRun) -> str:
     return write_report(run.path).read_text(encoding="utf-8")
 
 
-def embedded(page: str) -> dict[str, Any]:
-    data = json.loads(Elements(page).scripts[0])
-    assert isinstance(data, dict)
-    return data
+def rendered(run: SmallRun, **changes: Any) -> str:
+    """The page of a run whose manifest, records or scores were changed."""
+    contents = RunContents(**{"info": run.info, "records": run.records, "scores": run.scores} | changes)
+    return render_page(contents, run=run.path)
 
 
 @pytest.mark.parametrize("name", ["run", "trained_run"])
@@ -74,11 +49,9 @@ def test_the_page_needs_nothing_but_itself(name: str, request: pytest.FixtureReq
 def test_hostile_texts_stay_data(run: SmallRun) -> None:
     page = page_of(run)
     elements = Elements(page)
-    assert [tag for tag, _ in elements.tags].count("script") == 2
+    assert [tag for tag, _ in elements.tags].count("script") == 3
     assert not any(name.startswith("on") for _, attributes in elements.tags for name in attributes)
-    data = embedded(page)
-    cell = next(c for c in data["cells"] if (data["arms"][c["a"]], data["probes"][c["p"]]["id"], c["r"]) == HOSTILE)
-    assert data["texts"][cell["t"]] == HOSTILE_TEXT
+    assert answers_of(index_of(page), parts_of(page))[HOSTILE]["t"] == HOSTILE_TEXT
 
 
 def test_the_policy_allows_this_script_and_no_other(run: SmallRun) -> None:
@@ -101,44 +74,55 @@ def test_names_in_the_run_are_escaped(run: SmallRun) -> None:
         command=["lem", bad],
         probes=[{"id": "P00", "domain": bad, "prompt": bad}, *run.info.probes[1:]],
     )
-    page = render_page(info, run.records, run.scores, run=run.path)
+    page = rendered(run, info=info)
     assert "<img" not in page
     assert "&lt;img" in page
 
 
 def test_embedded_json_survives_anything() -> None:
-    nasty = ["</script>", "<!--", "]]>", "\u2028\u2029", "\ud83d", "\x00\x1f", "\U0001f600", "&amp;", float("nan")]
-    text = embed(nasty)
-    assert not re.search("[<>&\ud800-\udfff]", text)
-    assert json.loads(text) == [*nasty[:-1], None]
+    nasty = ["</script>", "<!--", "]]>", "\u2028\u2029", "\ud83d", "\x00\x1f", "\U0001f600", "&amp;"]
+    text = as_json(nasty)
+    assert text.encode("utf-8")
+    assert json.loads(text) == nasty
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_json([math.nan])
 
 
 def test_every_answer_is_embedded_once(run: SmallRun) -> None:
     page = page_of(run)
-    data = embedded(page)
-    assert len(data["texts"]) == len(set(data["texts"]))
-    assert set(data["texts"]) >= {response_of(r.key) for r in run.records if not r.failed}
-    assert page.count(json.dumps(KERNEL[:20])[1:-1]) == 1
-    assert len(data["cells"]) == len(keys())
-    outcomes = [cell["o"] for cell in data["cells"]]
-    assert (outcomes.count("missing"), outcomes.count("failed")) == (len(MISSING), 1)
+    index, parts = index_of(page), parts_of(page)
+    answers = answers_of(index, parts)
+    for record in run.records:
+        assert answers[record.key].get("t") == record.response
+    (texts,) = [part["texts"] for part in parts]
+    assert len(texts) == len(set(texts))
+    assert texts.count(KERNEL) == 1
+    assert len(index["outcomes"]) == len(keys())
+    counts = {letter: index["outcomes"].count(letter) for letter in "atfm-"}
+    assert counts == {"a": 68, "t": 1, "f": 1, "m": len(MISSING), "-": 0}
+    assert answers[FAILED]["e"] == "the server hung up"
+
+
+def test_the_index_holds_every_value_in_its_place(run: SmallRun) -> None:
+    index = index_of(page_of(run))
+    places = [Key(arm, probe, repeat) for probe in index["ids"] for arm in index["arms"] for repeat in index["repeats"]]
+    for metric, values in zip(index["metrics"], index["values"], strict=True):
+        stored = {score.key: score.value for score in run.scores[metric["name"]]}
+        for key, value in zip(places, values, strict=True):
+            wanted = stored.get(key, "")
+            assert value == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), key
 
 
 def test_messages_are_what_was_sent(run: SmallRun) -> None:
     merged = dataclasses.replace(
         run.records[0], messages=({"role": "user", "content": f"{KERNEL}\n\n{probes()[0]['prompt']} Sign here."},)
     )
-    data = viewer_data(run.info, [merged, *run.records[1:]], run.scores, "base")
-    sent = {
-        (data["arms"][c["a"]], data["probes"][c["p"]]["id"], c["r"]): [
-            {"role": role, "content": "".join(data["texts"][part] for part in parts)} for role, parts in c["m"]
-        ]
-        for c in data["cells"]
-        if c["o"] != "missing"
-    }
+    page = rendered(run, records=[merged, *run.records[1:]])
+    parts = parts_of(page)
+    answers = answers_of(index_of(page), parts)
     for record in [merged, *run.records[1:]]:
-        assert sent[record.key] == list(record.messages)
-    assert merged.messages[0]["content"] not in data["texts"]
+        assert answers[record.key]["m"] == list(record.messages)
+    assert merged.messages[0]["content"] not in parts[0]["texts"]
 
 
 def test_an_incomplete_run_says_so_before_any_number(run: SmallRun) -> None:
@@ -164,17 +148,17 @@ def test_a_run_without_scores_names_the_command(run: SmallRun) -> None:
     assert "has not been scored" in text
     assert "./lem score " in text
     assert "<table" not in page
-    assert embedded(page)["scorers"] == []
+    assert index_of(page)["metrics"] == []
 
 
 def test_answers_newer_than_their_scores_are_reported(run: SmallRun) -> None:
-    page = render_page(run.info, run.records, {"v2": run.scores["v2"][2:]}, run=run.path)
+    page = rendered(run, scores={"v2": run.scores["v2"][2:]})
     assert "2 answers have no current v2 score" in Elements(page).text
 
 
 def test_an_empty_run_renders(run: SmallRun) -> None:
     info = dataclasses.replace(run.info, arms={}, probes=[], status="new")
-    text = Elements(render_page(info, [], {}, run=run.path)).text
+    text = Elements(rendered(run, info=info, records=[], scores={})).text
     assert "0 of 0 answered" in text
     assert "status 'new'" in text
 
@@ -182,7 +166,7 @@ def test_an_empty_run_renders(run: SmallRun) -> None:
 def test_v2_comes_first_and_every_arm_has_a_row(run: SmallRun) -> None:
     page = page_of(run)
     assert page.index("Leaderboard, v2") < page.index("Leaderboard, v3")
-    assert [scorer["name"] for scorer in embedded(page)["scorers"]] == ["v2", "v3"]
+    assert [metric["name"] for metric in index_of(page)["metrics"]] == ["v2", "v3"]
     for arm in ARMS:
         assert re.search(rf'scope="row">{arm}\b', page)
 
@@ -223,7 +207,7 @@ def training_text(page: str) -> str:
 
 def test_each_adapter_has_its_training_in_a_line_and_a_curve(trained_run: SmallRun) -> None:
     page = page_of(trained_run)
-    assert page.count("<svg") == 1
+    assert page.split('id="training"')[1].count("<svg") == 1
     text = training_text(page)
     assert (
         "Validation loss 6.500 to 2.000 nats per reply token (best 1.750 at iteration 80); 120 iterations, stopped "
@@ -237,8 +221,8 @@ def test_each_adapter_has_its_training_in_a_line_and_a_curve(trained_run: SmallR
 def test_arms_that_share_an_adapter_share_its_training(trained_run: SmallRun) -> None:
     arms = {**trained_run.info.arms, "json": trained_run.info.arms["trained"]}
     info = dataclasses.replace(trained_run.info, arms=arms)
-    page = render_page(info, trained_run.records, trained_run.scores, run=trained_run.path)
-    assert page.count("<svg") == 1
+    page = rendered(trained_run, info=info)
+    assert page.split('id="training"')[1].count("<svg") == 1
     assert "json, trained adapters/lek-first" in training_text(page)
 
 
@@ -247,7 +231,7 @@ def test_an_adapter_is_named_as_seen_from_here(trained_run: SmallRun, monkeypatc
     trained = {**trained_run.info.arms["trained"], "adapter": str(folder / "adapters" / "lek-first")}
     info = dataclasses.replace(trained_run.info, arms={**trained_run.info.arms, "trained": trained})
     monkeypatch.chdir(folder)
-    page = render_page(info, trained_run.records, trained_run.scores, run=trained_run.path)
+    page = rendered(trained_run, info=info)
     assert "trained adapters/lek-first" in training_text(page)
 
 
@@ -255,7 +239,7 @@ def test_a_training_that_cannot_be_shown_says_why(trained_run: SmallRun) -> None
     adapter = trained_run.path.parent / "adapters" / "lek-first"
     write_training(adapter, base_sha="0" * 64)
     page = page_of(trained_run)
-    assert "<svg" not in page
+    assert "<svg" not in page.split('id="training"')[1]
     assert "now holds an adapter of another base" in training_text(page)
     write_training(adapter, [{**train_rows()[0], "iteration": "ten"}])
     assert "metrics.jsonl line 1: needs 'kind' and a whole 'iteration'" in training_text(page_of(trained_run))

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console, RenderableType
 from small_run import ARMS, DOMAINS, FAILED, MISSING, UNSCORED, SmallRun, keys, value_of
 
-from lem.records import RunInfo
+from lem.records import RunContents, RunInfo
 from lem.records.cells import domains_of, join_cells, sources_of, variants_each
 from lem.reports import DomainMean, LeaderboardRow, domain_means, leaderboard, tables
 from lem.reports.leaderboard import probe_values
@@ -126,7 +126,7 @@ def test_every_rendering_says_that_sources_were_merged(run: SmallRun, tmp_path: 
     info = rephrased(run.info)
     for text in renderings(*tables_of(run, info)):
         assert CAPTION in text
-    page = render_page(info, run.records, run.scores, run=tmp_path)
+    page = render_page(RunContents(info, run.records, run.scores), run=tmp_path)
     assert page.count(CAPTION) == 2, "under the leaderboard and under the table by domain"
     rows = tables_of(run, info)[0]
     assert {line["variants"] for line in csv.DictReader(io.StringIO(tables.leaderboard_csv(rows)))} == {"2"}
@@ -160,7 +160,7 @@ def test_plain_runs_have_the_numbers_of_the_estimates_over_probes_to_the_bit(
             inside = [value for probe, value in values[mean.arm].items() if domains[probe] == mean.domain]
             assert repr(mean.mean) == repr(headline(inside, n_unscored=4 - len(inside)))
         assert not any("source probes" in text for text in renderings(rows, means))
-        assert "source probes" not in render_page(each.info, each.records, each.scores, run=each.path)
+        assert "source probes" not in render_page(RunContents(each.info, each.records, each.scores), run=each.path)
 
 
 def test_one_variant_a_source_merges_nothing(run: SmallRun) -> None:

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Repeat a published table with models of yours: plan, train, benchmark, score, compare; then both side by side.
+
+    .venv/bin/python scripts/reproduce_benchmarks.py --models "Gemma 3 1B=mlx-community/gemma-3-1b-it-4bit" --table p20
+    .venv/bin/python scripts/reproduce_benchmarks.py --models lem-nano=models/lem-nano --table trained --quick
+
+Every step is a command of ./lem, printed before it runs. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from lem.config import load_config
+from lem.errors import LemError
+from lem.paths import display_path, repository_root
+from lem.studies.reproduce import table_names
+from lem.studies.reproduce_study import Options, reproduce
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `./lem WORDS` as a process of its own; Ctrl-C is its to answer.   Returns: its exit code."""
+    sys.stdout.flush()
+    process = subprocess.Popen([sys.executable, str(repository_root() / "lem"), *words])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", action="extend", default=[], metavar="NAME=MODEL")
+    parser.add_argument("--table", choices=table_names(), default="p20")
+    parser.add_argument("--quick", action="store_true", help="the 21 quick probes, few training steps, few tokens")
+    parser.add_argument("--published-answers", type=Path, metavar="FOLDER", help="for --table variants")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: reproduce in the folder of runs")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands; run nothing")
+    given = parser.parse_args(arguments)
+    return Options(
+        given.table, tuple(given.models), given.published_answers, given.output, given.quick, given.dry_run
+    )  # fmt: skip
+
+
+def main() -> int:
+    """Reproduce, and say where the table is; the exit code is that of a step that failed."""
+    warnings.simplefilter("default")
+    try:
+        page = reproduce(load_config(), parse(), run, lambda line: print(line, flush=True))
+    except LemError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    if page is not None:
+        print("\n" + page.read_text(encoding="utf-8"))
+        print(f"table: {display_path(page)} and table.json beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
