@@ -152,7 +152,8 @@ def test_what_a_pilot_cannot_do_is_a_sentence(lem: Lem, place: Place, pilot: Pat
         (("--sd", "v2=1", "--margin", "v2=-1"), ("--margin v2=-1", "above 0")),
         (("--sd", "v2=1", "--detect", "v2=0"), ("--detect v2=0",)),
         (("--sd", "v2=1", "--detect", "v2=1e-12"), ("name a larger effect",)),
-        (("--primary", "v2:json"), ("no spread is known", "--sd v2=X")),
+        (("--sd", "v3=1", "--primary", "v2:json"), ("--primary v2", "--sd v2=X")),
+        (("--detect", "v2=1"), ("no spread is known", "--sd v2=X")),
         (("--exclude", "P01"), ("PROBE=REASON",)),
         (("--exclude", "P99=odd"), ("no probe 'P99'",)),
         (("--tokens-per-second", "0"), ("--tokens-per-second",)),
@@ -196,3 +197,11 @@ def test_answers_that_were_seen_before_are_named(
     options = ("--pilot", pilot, "--seed", seed, "--temperature", temperature)
     found = as_json(lem("plan", "--dry-run", "--json", *options))
     assert any("own answers to 4 probes again" in note for note in found["notes"]) == seen
+
+
+def test_a_contrast_can_be_declared_without_a_pilot(lem: Lem) -> None:
+    result = lem("plan", "--primary", "v2:json", "--margin", "v2=1")
+    assert result.code == 0, result
+    words = " ".join(result.out.split())
+    assert "primary v2, json against base" in words
+    assert "margin v2: no worse by more than 1; the spread that decides is not known" in words

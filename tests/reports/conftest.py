@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from browser_page import ARGUMENTS, CHROMIUM_NAMES
 from small_run import ARMS, N_PROBES, SmallRun, load, probe_id, probes, record_of, score_of, write_run, write_scores
 from small_training import write_training
 
 from lem.records import Key, Record, open_run, read_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
+    with api.sync_playwright() as playwright:
+        installed = [shutil.which(name) for name in CHROMIUM_NAMES] + [playwright.chromium.executable_path]
+        chromium = next((path for path in installed if path and Path(path).is_file()), None)
+        if chromium is None:
+            pytest.skip("needs the system package chromium")
+        # Not the BLAS that ./lem preloads: Chromium ends at its first page with a foreign library in it.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, env=environment)
+        yield found
+        found.close()
 
 
 @pytest.fixture

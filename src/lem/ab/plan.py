@@ -136,9 +136,11 @@ def _is_scored(pilot: RunContents) -> bool:
 
 
 def _check_declared(declared: Declarations, wanted: Mapping[str, float], noises: Sequence[Noise]) -> None:
+    """Refuse a metric whose spread is not among those given; with none given, contrasts and margins stand as they are."""
     known = list(dict.fromkeys(noise.metric for noise in noises))
-    check_metrics({metric: "--primary" for metric, _ in declared.primary}, known)
-    check_metrics(dict.fromkeys(declared.margins, "--margin"), known)
+    if known:
+        check_metrics({metric: "--primary" for metric, _ in declared.primary}, known)
+        check_metrics(dict.fromkeys(declared.margins, "--margin"), known)
     check_metrics(dict.fromkeys(wanted, "--detect"), known)
 
 

@@ -152,6 +152,10 @@ def _declared_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         shown = "not known" if entry["power"] is None else percent(entry["power"])
         said = f"{entry['metric']}: no worse by more than {entry['margin']:g}; {entry['treatment']} would show it in "
         rows.append(("margin", f"{said}{shown} of runs if nothing changed"))
+    foretold = {entry["metric"] for entry in mde["margins"]}
+    for metric, margin in plan["margins"].items():
+        if metric not in foretold:
+            rows.append(("margin", f"{metric}: no worse by more than {margin:g}; the spread that decides is not known"))
     for entry in mde["detect"]:
         said = f"{entry['metric']}, {entry['treatment']}: a difference of {entry['effect']:g} "
         if entry["probes"] is None:

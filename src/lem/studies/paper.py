@@ -20,6 +20,7 @@ from lem.records import write_atomic
 from lem.reports.formats import TOY_NOTICE, number
 
 PAPER, TEMPLATE = "PAPER.md", "PAPER.md.j2"
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DATA = ("reanalysis", "demo", "simulation")
 
 
@@ -53,7 +54,8 @@ def render(root: Path) -> str:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        num=_num, signed=_signed, ci=_ci, p=_p, percent=_percent, points=_points, effect=_effect, at=_at
+        num=_num, signed=_signed, ci=_ci, p=_p, percent=_percent, rise=_rise, effect=_effect, at=_at,
+        words=_words,
     )
     figures = _published(root)
     values = {name: _read(root / "paper" / "data" / f"{name}.json") for name in DATA}
@@ -117,8 +119,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:g}%"
 
 
-def _points(share: float) -> str:
-    return _signed(100 * share, 0)
+def _rise(share: float) -> str:
+    return f"{100 * share:.0f}%"
+
+
+def _words(count: int) -> str:
+    """Small numbers in words, as in running text."""
+    return _WORDS[count] if count < len(_WORDS) else str(count)
 
 
 def _at(rows: Sequence[Mapping[str, Any]], limit: float, name: str) -> int:

@@ -39,6 +39,7 @@
   async function show(p, reveal) {
     const turn = ++showing, at = visible.indexOf(p), title = byId("probe-title");
     current = p;
+    article.setAttribute("aria-busy", "true");
     byId("previous").disabled = at <= 0;
     byId("next").disabled = at < 0 || at === visible.length - 1;
     if (at < 0) {
@@ -46,7 +47,7 @@
       title.textContent = data.ids.length ? "No probe matches these filters." : "This run has no probes.";
       byId("prompt").textContent = "";
       cards.replaceChildren();
-      article.dataset.shown = "";
+      settle("");
       return;
     }
     reach(at);
@@ -65,8 +66,13 @@
       byId("prompt").textContent = "";
       cards.replaceChildren(make("p", "notice bad", error.message));
     }
-    article.dataset.shown = data.ids[p];
+    settle(data.ids[p]);
     if (reveal) bringToTop(article);
+  }
+
+  function settle(id) {
+    article.dataset.shown = id;
+    article.setAttribute("aria-busy", "false");
   }
 
   // After a step, a reader who is deep in one answer sees the next one from its start; others stay where they are.
