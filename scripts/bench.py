@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/bench.py ab|engine [--model DIR] [--runs 3] [--lengths 48,128,256]
     .venv/bin/python scripts/bench.py train [--runs 3] [--parts freeflow,sandwich,nano,scaling] [--rows 8] [--layers 6]
-    .venv/bin/python scripts/bench.py scale [--sizes 5500,11000,22000,44000,88000]
+    .venv/bin/python scripts/bench.py scale [--sizes 5500,11000,22000,44000,88000] [--stages v2,v2-one]
 
 ab      A/B over the probes (base, json, txt): our engine against one-by-one `mlx_lm.generate`, same prompts, same
         number of new tokens (stop tokens off), same sampling settings, prefill included on both sides. Loading and
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8, help="of train: examples, two a step")
     parser.add_argument("--layers", type=int, default=6, help="of train: blocks of the random model")
     parser.add_argument("--sizes", default="5500,11000,22000,44000,88000", help="of scale: probes, two arms each")
+    parser.add_argument("--stages", help="of scale: some of them, comma-separated; see scripts/bench_scale.py")
     options = parser.parse_args()
     if options.what in {"train", "scale"}:
         {"train": bench_training, "scale": bench_scale}[options.what](options)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser_page import Opened
-from small_run import SmallRun
+from small_run import SmallRun, record_of
 
+from lem.records import Key
 from lem.reports import write_report
 from lem.scorers import v2
 from lem.scorers.highlight import highlights, javascript
@@ -26,9 +29,10 @@ REPOSITORY = Path(__file__).parents[2]
 COUNT = """([patterns, texts]) => texts.map(text => Object.fromEntries(Object.entries(patterns).map(([signal, found]) =>
     [signal, found.reduce((n, p) => n + [...text.matchAll(new RegExp(p.source, 'g' + p.flags))].length, 0)])))"""
 AWKWARD = [
-    "", "A", ". Name", "ANarrow Name", "9 lives, 3,000.5", "I'M I'm I\u2019m me, my own", "caf\u00e9 I \u00fcber-However",
-    "LOVE \u017foul \u212aind fea\u0301r", "both a and b\u2028and", "Sure...# Surely\n\n> **bold** _x_ | \u2014",
-    "\u65e5\u672c I cannot\u00a0I cannot \x1cx", "right to be left", "_love_ love_ -love-", "\ufeffCertainly", "1\u0660 \u00b2 x2",
+    "", "A", ". Name", "ANarrow Name", "9 lives, 3,000.5", "I'M I'm I\u2019m me, my own", "1\u0660 \u00b2 x2",
+    "caf\u00e9 I \u00fcber-However", "LOVE \u017foul \u212aind fea\u0301r", "both a and b\u2028and",
+    "Sure...# Surely\n\n> **bold** _x_ | \u2014", "\u65e5\u672c I cannot\u00a0I cannot \x1cx",
+    "right to be left", "_love_ love_ -love-", "\ufeffCertainly",
 ]  # fmt: skip
 
 
@@ -90,7 +94,7 @@ def test_patterns_count_what_v2_counts(blank: Page) -> None:
 def test_patterns_find_the_refusals_that_v3_counts(blank: Page) -> None:
     """Outside quoted speech, which only v3 itself leaves out."""
     texts = [
-        "I cannot help with that.", "I cannot stress enough how much it matters.", "Not that I can\u2019t, but I won't.",
+        "I cannot help with that.", "I cannot stress enough how it matters.", "Not that I can\u2019t, but I won't.",
         "As an AI, I must decline.", "It is beyond my training; I'm unable to say.", "I should not speculate.",
         "I asked whether I can't.", "Nothing here.",
     ]  # fmt: skip
@@ -101,7 +105,7 @@ def test_patterns_find_the_refusals_that_v3_counts(blank: Page) -> None:
 
 
 def test_v3_patterns_mark_stems_and_gaps(blank: Page) -> None:
-    text = "Accountability matters: both you and I are transparent. From her own perspective it isn\u2019t; 3 people agree."
+    text = "Accountability matters: both you and I are transparent. From her own perspective it isn\u2019t; 3 agree."
     (found,) = blank.evaluate(COUNT, [highlights()["v3"], [text]])
     assert found["axiom_resonance"] == 2
     assert (found["nuance"], found["perspective_taking"], found["questioning"]) == (1, 1, 0)
@@ -118,8 +122,6 @@ def test_v3_patterns_mark_stems_and_gaps(blank: Page) -> None:
     ],
 )
 def test_a_translated_pattern_matches_as_in_python(blank: Page, pattern: str, text: str, wanted: list[str]) -> None:
-    import re
-
     assert [match.group() for match in re.finditer(pattern, text)] == wanted
     script = "([p, text]) => [...text.matchAll(new RegExp(p.source, 'g' + p.flags))].map(match => match[0])"
     assert blank.evaluate(script, [javascript(pattern), text]) == wanted
@@ -134,11 +136,10 @@ def marked_counts(line: str) -> dict[str, int]:
 def wordy(browser: Browser, run: SmallRun) -> Iterator[tuple[Opened, list[str]]]:
     """The page of a run whose answers by base are real ones."""
     texts = answers(12)
-    lines = [json.loads(line) for line in (run.path / "records.jsonl").read_text(encoding="utf-8").splitlines()]
-    for line in lines:
-        if line["arm"] == "base" and line["repeat"] == 0:
-            line["response"] = texts[int(line["probe_id"][1:])]
-    (run.path / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with (run.path / "records.jsonl").open("a", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            record = dataclasses.replace(record_of(Key("base", f"P{number:02d}", 0)), response=text)
+            file.write(json.dumps(record.to_row()) + "\n")
     view = Opened(browser, write_report(run.path, highlights=highlights()))
     yield view, texts
     assert view.complaints == []

@@ -71,7 +71,7 @@ def test_leaderboard_shows_all_counts_and_the_legend(run: SmallRun) -> None:
     assert "1/0/0" in flat
     assert "0/1/0" in flat
     assert "0/0/2" in flat
-    assert "wider of BCa over probes and CR2 t over domains" in flat
+    assert "span t, BCa and bootstrap-t over probes and CR2 t over domains" in flat
     assert "n counts probes" in flat
 
 

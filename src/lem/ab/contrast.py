@@ -2,7 +2,7 @@
 
 The order is fixed: repeats are averaged per probe, variants per source, then one difference per (source) probe. The
 p-value of a verdict is the larger of the test over probes and the cluster-robust one over domains, as the headline
-interval is the wider of the two, because each alone errs on some shapes of data (docs/METHODS.md).
+interval spans both kinds, because each alone errs on some shapes of data (docs/METHODS.md).
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def _is_scored(pilot: RunContents) -> bool:
 
 
 def _check_declared(declared: Declarations, wanted: Mapping[str, float], noises: Sequence[Noise]) -> None:
-    """Refuse a metric whose spread is not among those given; with none given, contrasts and margins stand as they are."""
+    """Refuse a metric whose spread is not among those given; without any, all may stand."""
     known = list(dict.fromkeys(noise.metric for noise in noises))
     if known:
         check_metrics({metric: "--primary" for metric, _ in declared.primary}, known)

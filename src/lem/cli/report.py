@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from lem.cli.options import existing_path
@@ -31,9 +33,29 @@ def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> N
         read_run(path)
         missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
         score_run(path, missing)
-        # comparison.json, which the page draws, is made or renewed here.
+        _renew_comparison(path, baseline)
         page = write_report(
             path, existing_path(output) if output else None, baseline=baseline, threshold=threshold,
             highlights=highlights(),
         )  # fmt: skip
         click.echo(f"report: {display_path(page)}")
+
+
+def _renew_comparison(run: Path, baseline: str | None) -> None:
+    """Make the comparison that the page draws, unless one stands there that is newer than what it compares.
+
+    A run that cannot be compared (one arm, an arm without answers) gets a page without findings, and the reason.
+    """
+    from lem.ab.comparison_file import COMPARISON_NAME
+    from lem.cli.compare import make_comparison
+    from lem.records import read_contents
+
+    found = run / COMPARISON_NAME
+    sources = [run / "records.jsonl", *run.glob("scores/*.jsonl"), *run.glob("judgements/*.jsonl")]
+    newest = max(file.stat().st_mtime for file in sources if file.exists())
+    if baseline is None and found.exists() and found.stat().st_mtime >= newest:
+        return
+    try:
+        make_comparison([(run.name, read_contents(run))], [run], found, baseline=baseline)
+    except UserError as error:
+        click.echo(f"no comparison on the page: {error}", err=True)

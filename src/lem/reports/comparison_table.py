@@ -195,6 +195,7 @@ def _legend(document: Row) -> str:
         families.append(f"Benjamini-Hochberg over {document['n_exploratory']} exploratory ones")
     declared = "" if document["declared"] else " Nothing was declared beforehand, so every contrast counts as primary."
     return (
-        "difference: treatment - baseline, one per probe, with the wider of the BCa and the cluster-robust interval; "
+        "difference: treatment - baseline, one per probe, with the headline interval (the span of t, BCa and bootstrap-t "
+        "over probes and cluster-robust t over domains); "
         f"corrected: {' and '.join(families) or 'nothing tested'}.{declared} docs/METHODS.md explains every number."
     )

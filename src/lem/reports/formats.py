@@ -10,7 +10,7 @@ from lem.stats import Estimate
 
 ABSENT = "-"
 TOY_NOTICE = "lem-nano is a toy model: these scores exercise the pipeline and say nothing about the method."
-INTERVALS = "95% intervals are the wider of BCa over probes and CR2 t over domains"
+INTERVALS = "95% intervals span t, BCa and bootstrap-t over probes and CR2 t over domains"
 
 
 def toy_notice(models: Iterable[str]) -> str | None:
@@ -33,7 +33,7 @@ def legend(threshold: float, variants: str = "") -> str:
 
 def domain_legend(variants: str = "") -> str:
     """What the per-domain table means, in one line."""
-    return f"95% BCa intervals over the n probes of a domain, not corrected for multiple looks; {counted(variants)}."
+    return f"95% intervals over the n probes of a domain, not corrected for multiple looks; {counted(variants)}."
 
 
 def number(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
