@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import DECODED, judged, made_run, save
 from scipy import optimize
 from scipy import stats as sps
 
@@ -23,6 +22,7 @@ from lem.ab.roles import placebo_of
 from lem.ab.verdict import is_detected
 from lem.chat.load import file_sha
 from lem.records import Judgement, RunContents, read_contents
+from made_runs import DECODED, judged, made_run, save
 
 N = 40
 RNG = np.random.default_rng(19)
@@ -52,9 +52,6 @@ def power_at(effect: float, stderr: float, n: int, alpha: float) -> float:
     return float(sps.nct.sf(limit, n - 1, effect / stderr) + sps.nct.cdf(-limit, n - 1, effect / stderr))
 
 
-# ---------------------------------------------------------------------------------------------------- tests and families
-
-
 def test_right_or_wrong_answers_are_tested_by_the_binomial_of_those_that_changed() -> None:
     base, kernel = [0] * 14 + [1] * 10, [1] * 9 + [0] * 5 + [0] * 2 + [1] * 8
     found, _ = only(compare(made_run({"base": base, "kernel": kernel}, scorer="gsm8k")))
@@ -80,7 +77,7 @@ def test_the_effect_that_would_have_been_seen_counts_the_tests_of_the_family_and
         assert robust > changes.std(ddof=1) / math.sqrt(N)
         assert found.n_tests == n_tests
         # at least what a t test with all degrees of freedom would need
-        least = optimize.brentq(lambda e, s=stderr, k=n_tests: power_at(e, s, N, 0.05 / k) - 0.8, stderr, 9 * stderr)
+        least = optimize.brentq(lambda e, s=stderr, k=n_tests: power_at(e, s, N, 0.05 / k) - 0.8, stderr, 6 * stderr)
         assert found.mde >= least * (1 - 1e-6)
 
 
@@ -111,7 +108,8 @@ def test_an_exploratory_change_needs_the_interval_too_and_its_corrected_p() -> N
 
 def test_a_primary_contrast_is_with_the_baseline_and_not_with_the_placebo() -> None:
     arms = {"json": {"kernel": "k"}, "placebo-json": {"kernel": "p"}}
-    run = made_run({"base": BASE, "json": shifted(0.5), "placebo-json": shifted(0.1)}, arms=arms)
+    other = list(np.asarray(BASE) + np.random.default_rng(4).normal(0.2, 1, N))
+    run = made_run({"base": BASE, "json": shifted(0.5), "placebo-json": other}, arms=arms)
     comparison = compare(run, declared=Declared(primary=(("v3", "json"),)))
     families = {(c.treatment, c.baseline): c.family for c in comparison.contrasts}
     assert families == {
@@ -124,11 +122,6 @@ def test_a_primary_contrast_is_with_the_baseline_and_not_with_the_placebo() -> N
     for found in comparison.contrasts:
         expected = (found.p_holm, "Holm") if found.family == "primary" else (found.p_bh, "Benjamini-Hochberg")
         assert adjusted[found.treatment, found.baseline] == expected
-    spread = [c for c in comparison.contrasts if c.family == "exploratory"]
-    assert any(c.p_holm != c.p_bh for c in spread)
-
-
-# ---------------------------------------------------------------------------------------------------- margins, direction
 
 
 def test_no_worse_looks_at_the_side_that_is_worse() -> None:
@@ -158,9 +151,6 @@ def test_equivalence_needs_both_sides() -> None:
     assert said.code == "no_worse"
 
 
-# ---------------------------------------------------------------------------------------------------- scales and variants
-
-
 def test_a_mean_of_ratings_stays_on_the_scale() -> None:
     ratings = {"base": [1.0] * 11 + [2.0], "kernel": [10.0] * 11 + [9.0]}
     run = judged(made_run({"base": [0] * 12, "kernel": [0] * 12}), "safety", ratings)
@@ -183,9 +173,6 @@ def test_a_ranking_weighs_a_source_once() -> None:
     assert (rows["b"].rank, rows["a"].rank, rows["a"].n_shared) == (1.0, 2.0, 3)
 
 
-# ---------------------------------------------------------------------------------------------------- objections
-
-
 def test_a_refusal_withholds_the_verdicts_of_its_own_arm_only() -> None:
     arms = {"base": {"bits": 16}, "kernel": {"bits": 16}, "small": {"bits": 4}}
     comparison = compare(made_run({"base": BASE, "kernel": shifted(2), "small": shifted(2)}, arms=arms))
@@ -205,8 +192,8 @@ def test_a_gap_of_cut_off_answers_is_noted_whichever_arm_has_more(of_base: int, 
     assert facts["kernel"].truncated.value == of_kernel / N
 
 
-def with_texts(run: RunContents, texts: dict[tuple[str, str, int], str]) -> RunContents:
-    records = [replace(r, response=texts.get(tuple(r.key), r.response)) for r in run.records]
+def with_texts(run: RunContents, texts: Mapping[tuple[str, str, int], str]) -> RunContents:
+    records = [replace(r, response=texts.get(r.key, r.response or "")) for r in run.records]
     return replace(run, records=records)
 
 
@@ -262,8 +249,6 @@ def test_which_control_belongs_to_which_arm(arm: str, control: str | None) -> No
     assert placebo_of(arm, arms) == control
 
 
-# ---------------------------------------------------------------------------------------------------- training data
-
 QUESTION = "Why should the keeper of a lighthouse tell each passing ship the truth about the harbour?"
 
 
@@ -298,9 +283,6 @@ def test_training_data_that_hold_a_probe_refuse_the_verdict(
     assert only(comparison)[1].code == ("refused" if code == "contaminated" else "improved")
 
 
-# ---------------------------------------------------------------------------------------------------- joined inputs
-
-
 def test_a_joined_run_keeps_the_plan_and_takes_domains_from_the_input_that_has_them() -> None:
     plan = {"sha": "abc", "primary": [["v3", "kernel"]]}
     first = made_run({"base": BASE}, name="one")
@@ -311,9 +293,6 @@ def test_a_joined_run_keeps_the_plan_and_takes_domains_from_the_input_that_has_t
     assert found.cluster is not None
     assert found.cluster.n_clusters == 8
     assert joined.info.arms["kernel"]["settings"]["temperature"] == DECODED["temperature"]
-
-
-# ---------------------------------------------------------------------------------------------------- judgements
 
 
 def rating(arm: str, probe: str, value: float | None, **more: Any) -> Judgement:

@@ -12,7 +12,10 @@ from page_tools import Elements, index_of
 from small_comparison import DECODING, DEVIATION, NO_PLACEBO, make_comparison, write_comparison
 from small_run import SmallRun
 
+from lem.ab.compare import compare
+from lem.ab.comparison_file import to_json
 from lem.errors import DataError
+from lem.records import read_contents
 from lem.reports import leaderboard, write_report
 from lem.reports.comparison_file import read_comparison
 from lem.reports.formats import TOY_NOTICE, number
@@ -147,3 +150,27 @@ def test_a_file_that_is_no_comparison_is_a_sentence(run: SmallRun, content: str,
 
 def test_a_run_without_the_file_has_no_comparison(tmp_path: Path) -> None:
     assert read_comparison(tmp_path) is None
+
+
+def test_what_was_declared_late_is_not_called_a_plan(run: SmallRun) -> None:
+    document = make_comparison(run.path)
+    late = {"code": "declared-late", "severity": "watermark", "sentence": "declared late.", "arms": []}
+    document["objections"].append(late)
+    (run.path / "comparison.json").write_text(json.dumps({**document, "deviations": []}))
+    text = Elements(write_report(run.path).read_text(encoding="utf-8")).text
+    assert "The primary contrasts were declared after the run." in text
+    assert "declared before the run" not in text
+    assert "Nothing departed from the plan" not in text
+
+
+def test_the_file_that_compare_writes_is_drawn(run: SmallRun) -> None:
+    comparison = compare(read_contents(run.path))
+    document = to_json(comparison, [{"name": "small", "path": "small"}], ["./lem", "compare", "small"])
+    (run.path / "comparison.json").write_text(json.dumps(document))
+    page = write_report(run.path).read_text(encoding="utf-8")
+    text = Elements(section(page, "findings")).text
+    assert len(comparison.contrasts) == 4
+    for found, verdict in zip(comparison.contrasts, comparison.verdicts, strict=True):
+        assert verdict.sentence in text
+        assert f"difference, headline interval {number(found.difference.value, signed=True)}" in text
+    assert all(" ".join(o.sentence.split())[1:] in Elements(page).text for o in comparison.objections)

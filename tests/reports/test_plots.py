@@ -42,7 +42,7 @@ def effects(run: SmallRun, **options: object) -> list[Effect]:
                 raw["n"],
                 difference,
                 raw,
-            )  # fmt: skip
+            )
         )
     return [effect for effect in found if effect.metric == "v2"]
 

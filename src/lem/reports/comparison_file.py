@@ -20,6 +20,7 @@ COMPARISON_NAME = "comparison.json"
 COMPARISON_SCHEMA = 1
 REFUSAL = "refusal"
 REFUSED = "refused"
+DECLARED_LATE = "declared-late"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class ComparisonView:
     def metrics(self) -> list[str]:
         """Metrics in the order in which they first appear."""
         return list(dict.fromkeys(effect.metric for effect in self.effects))
+
+    @property
+    def declared_before(self) -> bool:
+        """True when what is primary was fixed before there were answers."""
+        return bool(self.declared) and not any(found.code == DECLARED_LATE for found in self.objections)
 
     def of(self, metric: str) -> list[Effect]:
         """The effects under one metric."""

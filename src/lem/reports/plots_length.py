@@ -35,6 +35,7 @@ def length_figure(metric: str, points: Mapping[str, Points]) -> Figure | None:
     shown = {arm: np.asarray(found, dtype=np.float64) for arm, found in points.items() if len(found)}
     if not shown:
         return None
+    span = _span(np.concatenate(list(shown.values())))
     columns = min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * rows), dpi=200, layout="constrained")
@@ -44,7 +45,7 @@ def length_figure(metric: str, points: Mapping[str, Points]) -> Figure | None:
     for axes, (arm, found) in zip(grid.flat, shown.items(), strict=False):
         axes.set_label(arm)
         tidy(axes)
-        _draw(axes, found)
+        _draw(axes, found, span)
         title = f"{textwrap.shorten(arm, 22, placeholder='...')}  rho {number(rank_correlation(found), signed=True)}"
         axes.set_title(title, loc="left", fontsize=8.5, color=INK, parse_math=False)
     if len(shown) > columns and len(shown) % columns:
@@ -70,7 +71,7 @@ def change_figure(metric: str, points: Points, intercept: float, slope: float) -
     tidy(axes)
     for draw in (axes.axhline, axes.axvline):
         draw(0, color=QUIET, lw=1, ls="--", zorder=1)
-    _draw(axes, found)
+    _draw(axes, found, _span(found))
     if math.isfinite(intercept) and math.isfinite(slope):
         ends = np.array([found[:, 0].min(), found[:, 0].max()])
         axes.plot(ends, intercept + slope * ends, color=VERMILION, lw=1.6)
@@ -89,12 +90,17 @@ def rank_correlation(points: NDArray[np.float64]) -> float:
     return float(stats.spearmanr(points[:, 0], points[:, 1]).statistic)
 
 
-def _draw(axes: Axes, points: NDArray[np.float64]) -> None:
+def _span(points: NDArray[np.float64]) -> float:
+    """Width of what is drawn, never 0."""
+    return float(np.ptp(points[:, 0])) or 0.1 * abs(float(points[0, 0])) or 1.0
+
+
+def _draw(axes: Axes, points: NDArray[np.float64], span: float) -> None:
     if len(points) > MOST_POINTS:
         _draw_groups(axes, points)
         return
     # Dots as one path of very short strokes: a seventh of the size of as many marks.
-    gaps, short = np.full(len(points), np.nan), 0.001 * float(np.ptp(points[:, 0])) or 0.001
+    gaps, short = np.full(len(points), np.nan), 0.001 * span
     x = np.stack([points[:, 0], points[:, 0] + short, gaps], axis=1).ravel()
     y = np.stack([points[:, 1], points[:, 1], gaps], axis=1).ravel()
     axes.plot(x, y, color=BLUE, lw=4, alpha=0.5, solid_capstyle="round")

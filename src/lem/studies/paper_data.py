@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lem.ab.compare import Comparison, Options, compare
+from lem.ab.compare import Comparison, Declared, Options, compare
 from lem.ab.contrast import ALPHA, Contrast
+from lem.ab.plan_deviations import deviations
 from lem.ab.verdict import FALSE_DISCOVERY_RATE, Verdict
 from lem.data.published_figures import PublishedFigure
 from lem.errors import DataError, UserError
@@ -152,7 +153,7 @@ def _items(effect: float, sd: float, n_tests: int) -> int:
 
 
 def demonstration(run: Path) -> dict[str, Any]:
-    """What a finished demo run shows: set-up, contrasts under v2 and v3 with verdicts, held-out loss of its adapter.
+    """What a finished demo run shows: set-up, its contrasts with verdicts, held-out loss of its adapter.
 
     Raises: UserError if the run is not finished or has no trained arm.
     """
@@ -162,7 +163,8 @@ def demonstration(run: Path) -> dict[str, Any]:
     info = contents.info
     if info.status != "done" or "trained" not in info.arms or not contents.scores:
         raise UserError(f"{display_path(run)}: not a finished demo run; make one with `./lem demo`, and score it.")
-    comparison = compare(_without(contents, "v1"), Options(baseline="base"))
+    declared, departures = _declared(contents)
+    comparison = compare(contents, Options(baseline="base"), declared, departures)
     adapter = Path(str(info.arms["trained"]["adapter"]))
     configuration = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     data = Path(configuration["data"])
@@ -188,7 +190,9 @@ def demonstration(run: Path) -> dict[str, Any]:
             {name: value for name, value in _contrast(found, said).items() if name != "differences"}
             for found, said in pairs
         ],
+        "n_primary": comparison.n_primary, "n_exploratory": comparison.n_exploratory,
         "objections": [found.sentence for found in comparison.objections],
+        "deviations": list(comparison.deviations),
     })  # fmt: skip
 
 
@@ -196,9 +200,14 @@ def _rows(path: Path) -> int:
     return sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
-def _without(contents: RunContents, scorer: str) -> RunContents:
-    scores = {name: rows for name, rows in contents.scores.items() if name != scorer}
-    return RunContents(contents.info, contents.records, scores, contents.judgements, contents.notes)
+def _declared(contents: RunContents) -> tuple[Declared | None, list[str]]:
+    """What the plan of a run declared, and where the run departs from it; (None, []) for a run without a plan."""
+    plan = contents.info.plan
+    if not plan:
+        return None, []
+    exclusions = {entry["probe_id"]: entry["reason"] for entry in plan["exclusions"]}
+    pairs = tuple((str(metric), str(arm)) for metric, arm in plan["primary"])
+    return Declared(pairs, dict(plan["margins"]), exclusions, str(plan["sha"])), deviations(plan, contents)
 
 
 def simulation(path: Path) -> dict[str, Any]:
