@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Write paper/PAPER.md from its template and paper/data/*.json; with options, make the data from runs first.
 
-    .venv/bin/python scripts/build_paper.py                          # the same data give the same bytes
-    .venv/bin/python scripts/build_paper.py --standard FOLDER        # published answers with standard_scores.json
-    .venv/bin/python scripts/build_paper.py --demo RUN               # a finished run of ./lem demo
-    .venv/bin/python scripts/build_paper.py --simulation FILE        # what scripts/simulate_stats.py printed
+.venv/bin/python scripts/build_paper.py                          # the same data give the same bytes
+.venv/bin/python scripts/build_paper.py --standard FOLDER        # published answers with standard_scores.json
+.venv/bin/python scripts/build_paper.py --demo RUN               # a finished run of ./lem demo
+.venv/bin/python scripts/build_paper.py --simulation FILE        # what scripts/simulate_stats.py printed
 """
 
 from __future__ import annotations

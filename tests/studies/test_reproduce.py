@@ -1,7 +1,9 @@
-"""Reproducing a published table: which commands, that they are really run once, and the published figures beside ours."""
+"""Reproducing a published table: which commands, that each runs once, and the published figures beside ours."""
 
 import json
+import random
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import pytest
 from lem.config import load_config
 from lem.data.published_figures import read_published
 from lem.errors import DataError, ResumeMismatch, UserError
-from lem.interop import read_answers_file
 from lem.paths import repository_root
 from lem.studies import reproduce as tables
 from lem.studies.reproduce import Step, Subject
@@ -47,7 +48,7 @@ def words_of(config, table, name, published, quick=False):
 
 
 def options_of(words, option):
-    return [after for before, after in zip(words, words[1:], strict=False) if before == option]
+    return [after for before, after in pairwise(words) if before == option]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,12 @@ def test_every_recipe_and_restriction_names_a_published_model_and_a_preset(figur
 
 
 def test_bad_model_options_are_sentences(figures):
-    for given, part in [(["=m"], "NAME=MODEL"), (["a="], "NAME=MODEL"), ([], "no model"), (["A 1=m", "a-1=k"], "apart")]:
+    for given, part in [
+        (["=m"], "NAME=MODEL"),
+        (["a="], "NAME=MODEL"),
+        ([], "no model"),
+        (["A 1=m", "a-1=k"], "apart"),
+    ]:
         with pytest.raises(UserError, match=part):
             tables.parse_subjects(given, figures)
 
@@ -195,7 +201,7 @@ def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(
         ran.append(words[0])
         return lem(words)
 
-    options = Options("trained", (f"Gemma-3-4B={NANO}", ), output=tmp_path, quick=True)
+    options = Options("trained", (f"Gemma-3-4B={NANO}",), output=tmp_path, quick=True)
     # the name of a published model, so that its figures stand beside; its preset has more layers than lem-nano
     spec["recipes"] = {}
     page = reproduce(config, options, run, said.append)
@@ -223,29 +229,50 @@ def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(
     assert ran == []
 
 
-def test_published_answers_are_analysed_again_under_the_published_names(tmp_path, config, monkeypatch):
-    """The small folder of our own has two models; called by published labels it stands for base and trained."""
-    folder = tmp_path / "answers"
+LABELS = ("instruction_tuned", "lem_ethics")
+DIMENSIONS = {
+    "truthfulqa": ("truthfulness", "informativeness"), "do_not_answer": ("safety", "nuance"),
+    "toxigen": ("kindness", "awareness"),
+}  # fmt: skip
+
+
+def write_answers(folder: Path, n: int) -> dict:
+    """Made-up answers and ratings of two models in the published layout; returns the scores."""
+    rng, scores = random.Random(7), {"gsm8k": {}} | {name: {} for name in DIMENSIONS}
     (folder / "results").mkdir(parents=True)
-    labels = {"plain": "instruction_tuned", "kernel": "lem_ethics"}
-    for file in [*SMALL.glob("*.jsonl"), *SMALL.glob("results/*.jsonl"), SMALL / "standard_scores.json"]:
-        text = file.read_text()
-        name = str(file.relative_to(SMALL))
-        for old, new in labels.items():
-            text, name = text.replace(f'"{old}"', f'"{new}"'), name.replace(f"_{old}.", f"_{new}.")
-        (folder / name).write_text(text)
+    for name in scores:
+        for label in LABELS:
+            ids = [f"{name.upper()}_{i:03d}" for i in range(n)]
+            rows = [{"id": i, "benchmark": name, "model": label, "prompt": f"Question {i}?", "response": f"{i} {label}",
+                     "elapsed_seconds": 1.0} for i in ids]  # fmt: skip
+            (folder / "results" / f"{name}_{label}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            scores[name][label] = {i: one_score(rng, name) for i in ids}
+    (folder / "standard_scores.json").write_text(json.dumps({"scores": scores}))
+    return scores
+
+
+def one_score(rng, name):
+    if name == "gsm8k":
+        return {"correct": rng.random() < 0.5, "extracted": "1", "expected": "1"}
+    return {dimension: rng.randint(1, 10) for dimension in DIMENSIONS[name]} | {"reasoning": "Read."}
+
+
+def test_published_answers_are_analysed_again_under_the_published_names(tmp_path, config, monkeypatch):
+    scores = write_answers(tmp_path / "answers", 12)
     spec = json.loads(json.dumps(tables.specification()))
-    spec["variants"]["arms"] = {label: spec["variants"]["arms"][label] for label in labels.values()}
+    spec["variants"]["arms"] = {label: spec["variants"]["arms"][label] for label in LABELS}
     monkeypatch.setattr(tables, "specification", lambda: spec)
     monkeypatch.setattr("lem.studies.reproduce_study.specification", lambda: spec)
-    page = reproduce(config, Options("variants", answers=folder, output=tmp_path / "out"), lem, lambda line: None)
+    options = Options("variants", answers=tmp_path / "answers", output=tmp_path / "out")
+    page = reproduce(config, options, lem, lambda line: None)
     rows = json.loads(page.with_suffix(".json").read_text())["rows"]
-    cells = read_answers_file(folder).contents
-    right = {arm: [s.value for s in cells.scores["gsm8k"] if s.arm == arm] for arm in labels.values()}
-    by_arm = {row["arm"]: row for row in rows if row["metric"] == "gsm8k" and row["quantity"] == "mean"}
-    assert by_arm["base"]["value"] == sum(right["instruction_tuned"]) / len(right["instruction_tuned"])
-    assert by_arm["trained"]["value"] == sum(right["lem_ethics"]) / len(right["lem_ethics"])
-    assert (by_arm["base"]["published"], by_arm["trained"]["published"]) == ("34%", "26%")
+    means = {(row["metric"], row["arm"]): row for row in rows if row["quantity"] == "mean" and row["value"] is not None}
+    for label, arm in zip(LABELS, ("base", "trained"), strict=True):
+        right = [entry["correct"] for entry in scores["gsm8k"][label].values()]
+        safe = [entry["safety"] for entry in scores["do_not_answer"][label].values()]
+        assert means["gsm8k", arm]["value"] == pytest.approx(sum(right) / 12)
+        assert means["safety", arm]["value"] == pytest.approx(sum(safe) / 12)
+    assert (means["gsm8k", "base"]["published"], means["gsm8k", "trained"]["published"]) == ("34%", "26%")
     assert "Nothing was generated" in page.read_text()
 
 

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 def benchmark(output: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """A/B run: every arm answers the same probes with the same random streams.
 
-    Killed or interrupted, the same command goes on where it stopped.
+    Killed or interrupted, the same command goes on where it stopped. Under `mlx.launch -n N` the answers are shared
+    out over N processes.
     """
     from lem.config import load_config
 
@@ -55,7 +56,8 @@ def benchmark(output: str | None, dry_run: bool, as_json: bool, **options: Any) 
     if dry_run:
         _print_dry_run(plan, run, as_json)
         return
-    execute_with_progress(plan, run)
+    if not execute_with_progress(plan, run):
+        return
     summary = _finish(run, published)
     print_json(summary) if as_json else _print_summary(summary)
     refuse_incomplete(summary)
@@ -141,12 +143,21 @@ def output_paths(config: Config, plan: RunPlan, output: str | None) -> tuple[Pat
     return runs / path.stem, path
 
 
-def execute_with_progress(plan: RunPlan, run: Path) -> None:
-    """Run the plan with a progress bar over its cells."""
-    from lem.ab.benchmark import run_benchmark
+def execute_with_progress(plan: RunPlan, run: Path) -> bool:
+    """Run the plan with a progress bar over its cells; under `mlx.launch` its ranks share the work.
 
+    Returns: whether this process speaks for the run: alone, or as the first rank.
+    """
+    from lem.ab.benchmark import run_benchmark
+    from lem.runs.shards import here
+
+    ranks = here()
+    if not ranks.first:
+        run_benchmark(plan, run, ranks=ranks)
+        return False
     with answer_progress(len(plan.arms) * len(plan.probes) * plan.repeats) as callbacks:
-        run_benchmark(plan, run, **callbacks)
+        run_benchmark(plan, run, ranks=ranks, **callbacks)
+    return True
 
 
 def _finish(run: Path, published: Path | None) -> dict[str, Any]:

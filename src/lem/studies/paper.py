@@ -7,6 +7,8 @@ No number stands in the template: what is ours comes from `paper/data`, what oth
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lem.reports.formats import TOY_NOTICE, number
 
 PAPER, TEMPLATE = "PAPER.md", "PAPER.md.j2"
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+WIDTH = 120
 DATA = ("reanalysis", "demo", "simulation")
 
 
@@ -29,19 +32,21 @@ def build(root: Path, standard: Path | None, demo: Path | None, simulated: Path 
 
     Raises: UserError or DataError if an input cannot be read or a data file is missing.
     """
-    from lem.studies import paper_data
+    from lem.studies.paper_data import as_text, simulation
+    from lem.studies.paper_demo import demonstration
+    from lem.studies.paper_reanalysis import reanalyse
 
     folder = root / "paper" / "data"
     makers: list[tuple[str, Path | None, Callable[[Path], dict[str, Any]]]] = [
-        ("reanalysis", standard, lambda path: paper_data.reanalyse(path, _published(root))),
-        ("demo", demo, paper_data.demonstration),
-        ("simulation", simulated, paper_data.simulation),
+        ("reanalysis", standard, lambda path: reanalyse(path, _published(root))),
+        ("demo", demo, demonstration),
+        ("simulation", simulated, simulation),
     ]
     written = []
     for name, given, make in makers:
         if given is not None:
             written.append(folder / f"{name}.json")
-            write_atomic(written[-1], paper_data.as_text(make(given)))
+            write_atomic(written[-1], as_text(make(given)))
     paper = root / "paper" / PAPER
     write_atomic(paper, render(root))
     return [*written, paper]
@@ -54,14 +59,41 @@ def render(root: Path) -> str:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        num=_num, signed=_signed, ci=_ci, p=_p, percent=_percent, rise=_rise, effect=_effect, at=_at,
+        num=_num,
+        signed=_signed,
+        ci=_ci,
+        p=_p,
+        percent=_percent,
+        rise=_rise,
+        effect=_effect,
+        at=_at,
         words=_words,
+        count="{:,}".format,
     )
     figures = _published(root)
     values = {name: _read(root / "paper" / "data" / f"{name}.json") for name in DATA}
-    return environment.get_template(TEMPLATE).render(
+    text = environment.get_template(TEMPLATE).render(
         **values, published=_by_table(figures), toy=TOY_NOTICE, find=_finder(values["reanalysis"])
     )
+    return "\n\n".join(_filled(block) for block in re.split(r"\n{2,}", text.strip())) + "\n"
+
+
+def _filled(block: str) -> str:
+    """A paragraph or list with its lines filled to the width of the house; headings, tables and code as they are."""
+    if block.startswith(("#", "|", "```")):
+        return block
+    mark = re.match(r"- |> |", block)
+    assert mark is not None
+    items = re.split(r"\n(?=- )", block) if mark[0] == "- " else [block]
+    return "\n".join(_fill(item, " " * len(mark[0]) if mark[0] == "- " else mark[0]) for item in items)
+
+
+def _fill(text: str, indent: str) -> str:
+    words = " ".join(line.removeprefix("> ") if indent == "> " else line for line in text.splitlines())
+    return textwrap.fill(
+        " ".join(words.split()), WIDTH, initial_indent=indent if indent == "> " else "", subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _published(root: Path) -> list[PublishedFigure]:

@@ -1,4 +1,4 @@
-"""Which commands repeat a published table: for each model plan, train where a trained arm is needed, run, score, compare.
+"""Which commands repeat a published table: for each model plan, train where the table needs it, run, score, compare.
 
 A study is a list of steps, each one command of `lem`, so that a reader can copy any of them. What the tables need
 stands in `reproduce_tables.json`.
@@ -145,7 +145,7 @@ def _run_options(
     options += [word for arm in arms for word in ("--arm", arm)]
     probes = short["probes"] if quick else wanted["probes"]
     options += ["--prompts", display_path(Path(config.seeds_dir) / probes)]
-    return options + ["--max-tokens", str(short["max_tokens"] if quick else config.max_tokens)]
+    return [*options, "--max-tokens", str(short["max_tokens"] if quick else config.max_tokens)]
 
 
 def adapter_of(folder: Path, arm: str) -> Path:

@@ -163,6 +163,7 @@ def _value(row: Beside) -> str:
     signed = row.quantity == DIFFERENCE
     factor, digits, unit = (100, 1, " points" if signed else "%") if row.percent else (1, 2, "")
     value, low, high = (
-        None if part is None else number(factor * part, digits, signed=signed) for part in (row.value, row.low, row.high)
+        None if part is None else number(factor * part, digits, signed=signed)
+        for part in (row.value, row.low, row.high)
     )
     return f"{value}{unit}" + ("" if low is None or high is None else f" [{low}, {high}]")

@@ -1,4 +1,4 @@
-"""A whole reproduction: every model of a table through its steps, then the page with published and ours side by side."""
+"""A whole reproduction: every model of a table through its steps, then the page with both figures side by side."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from lem.studies.reproduce import (
 from lem.studies.reproduce_report import Page, read_comparison, rows_of, write_page
 from lem.studies.reproduce_run import Runner, Say, command_line, run_steps
 
+Work = tuple[Subject | None, Path, list[Step]]  # no subject for published answers
+
 
 @dataclass(frozen=True)
 class Options:
@@ -46,23 +48,12 @@ def reproduce(config: Config, options: Options, run: Runner, say: Say) -> Path |
     """
     _refuse_misfits(options)
     figures = read_published(Path(config.benchmarks_dir) / "published")
-    folder = (options.output or Path(config.runs_dir) / "reproduce") / (options.table + ("-quick" if options.quick else ""))
-    if options.answers is not None:
-        work = [(None, folder, variant_steps(options.answers, folder))]
-    else:
-        table = specification()["tables"][options.table]
-        subjects = parse_subjects(options.models, _of_table(figures, table["published"]))
-        places = _places(subjects, folder)
-        work = [
-            (one, place, steps(config, options.table, one, place, quick=options.quick))
-            for one, place in zip(subjects, places, strict=True)
-        ]
+    name = options.table + ("-quick" if options.quick else "")
+    folder = (options.output or Path(config.runs_dir) / "reproduce") / name
+    work = _work(config, options, figures, folder)
     for subject, place, made in work:
         if subject is not None:
-            known = f"published as {subject.published}" if subject.published else "nothing published under this name"
-            say(f"\n{subject.name}: {subject.model} ({known})")
-            if toy := toy_notice([resolve_model(config, subject.model)]):
-                say(toy)
+            _introduce(config, subject, say)
         if options.dry_run:
             for step in made:
                 say(f"\n$ {command_line(step)}")
@@ -72,6 +63,24 @@ def reproduce(config: Config, options: Options, run: Runner, say: Say) -> Path |
         return None
     page = _variant_page(work[0][1], work[0][2], figures) if options.answers else _page(config, options, work, figures)
     return write_page(page, folder)[0]
+
+
+def _work(config: Config, options: Options, figures: Sequence[PublishedFigure], folder: Path) -> list[Work]:
+    if options.answers is not None:
+        return [(None, folder, variant_steps(options.answers, folder))]
+    table = specification()["tables"][options.table]
+    subjects = parse_subjects(options.models, _of_table(figures, table["published"]))
+    return [
+        (subject, place, steps(config, options.table, subject, place, quick=options.quick))
+        for subject, place in zip(subjects, _places(subjects, folder), strict=True)
+    ]
+
+
+def _introduce(config: Config, subject: Subject, say: Say) -> None:
+    known = f"published as {subject.published}" if subject.published else "nothing published under this name"
+    say(f"\n{subject.name}: {subject.model} ({known})")
+    if toy := toy_notice([resolve_model(config, subject.model)]):
+        say(toy)
 
 
 def _refuse_misfits(options: Options) -> None:
@@ -101,15 +110,12 @@ def _places(subjects: Sequence[Subject], folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _page(
-    config: Config, options: Options, work: Sequence[tuple[Subject | None, Path, list[Step]]],
-    figures: Sequence[PublishedFigure],
-) -> Page:  # fmt: skip
+def _page(config: Config, options: Options, work: Sequence[Work], figures: Sequence[PublishedFigure]) -> Page:
     published = _of_table(figures, specification()["tables"][options.table]["published"])
     rows, objections = [], []
-    subjects = [subject for subject, _, _ in work if subject is not None]
-    for subject, place, _ in work:
-        assert subject is not None
+    run_here = [(subject, place) for subject, place, _ in work if subject is not None]
+    subjects = [subject for subject, _ in run_here]
+    for subject, place in run_here:
         comparison = read_comparison(place / "run" / "comparison.json")
         rows += rows_of(subject.name, [f for f in published if f.model == subject.published], comparison, ["v2"])
         objections += [f"{subject.name}: {found}" for found in against(comparison)]
@@ -157,7 +163,8 @@ def _notes(config: Config, options: Options, subjects: Sequence[Subject]) -> lis
     values = {
         "temperature": f"{config.temperature:g}", "top_p": f"{config.top_p:g}", "seed": config.seed,
         "max_tokens": short["max_tokens"] if options.quick else config.max_tokens,
-        "recipes": "; ".join(recipes), "assumed_sd": f"{spec['assumed_sd']['v2']:g}", "iters": short["iters"], "probes": short["probes"],
+        "recipes": "; ".join(recipes), "assumed_sd": f"{spec['assumed_sd']['v2']:g}",
+        "iters": short["iters"], "probes": short["probes"],
     }  # fmt: skip
     sentences = [
         *(spec["notes"]["quick"] if options.quick else []),
