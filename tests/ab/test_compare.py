@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import DECODED, judged, made_run
 from scipy import stats as sps
 
 from lem.ab.compare import Comparison, Declared, Options, compare
 from lem.ab.join import join_runs
 from lem.errors import UserError
 from lem.records import RunContents
+from made_runs import DECODED, judged, made_run
 
 RNG = np.random.default_rng(7)
 
@@ -167,8 +167,9 @@ def test_unlike_arms_are_refused_or_watermarked(facts: dict[str, Any], other: di
     assert only(comparison)[1].code == "refused"
     assert comparison.refused
     anyway = compare(run, Options(anyway=True))
-    assert [(o.code, o.severity) for o in anyway.objections] == [(code, "watermark")]
+    assert [(o.code, o.severity, o.overridden) for o in anyway.objections] == [(code, "refusal", True)]
     assert only(anyway)[1].code == "improved"
+    assert "(not comparable, printed anyway)" in only(anyway)[1].sentence
 
 
 def test_other_decoding_is_refused_across_runs_and_unknown_decoding_is_said() -> None:

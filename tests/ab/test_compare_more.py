@@ -109,12 +109,13 @@ def test_an_exploratory_change_needs_the_interval_too_and_its_corrected_p() -> N
 def test_a_primary_contrast_is_with_the_baseline_and_not_with_the_placebo() -> None:
     arms = {"json": {"kernel": "k"}, "placebo-json": {"kernel": "p"}}
     other = list(np.asarray(BASE) + np.random.default_rng(4).normal(0.2, 1, N))
-    run = made_run({"base": BASE, "json": shifted(0.5), "placebo-json": other}, arms=arms)
+    run = made_run({"base": BASE, "json": shifted(0.5), "placebo-json": other, "plain": shifted(0.3)}, arms=arms)
     comparison = compare(run, declared=Declared(primary=(("v3", "json"),)))
     families = {(c.treatment, c.baseline): c.family for c in comparison.contrasts}
     assert families == {
         ("json", "base"): "primary",
         ("placebo-json", "base"): "exploratory",
+        ("plain", "base"): "exploratory",
         ("json", "placebo-json"): "exploratory",
     }
     document = to_json(comparison, [], [])
@@ -122,6 +123,7 @@ def test_a_primary_contrast_is_with_the_baseline_and_not_with_the_placebo() -> N
     for found in comparison.contrasts:
         expected = (found.p_holm, "Holm") if found.family == "primary" else (found.p_bh, "Benjamini-Hochberg")
         assert adjusted[found.treatment, found.baseline] == expected
+    assert any(found.p_holm != found.p_bh for found in comparison.contrasts if found.family == "exploratory")
 
 
 def test_no_worse_looks_at_the_side_that_is_worse() -> None:
@@ -231,6 +233,7 @@ def test_an_excluded_probe_is_in_no_count_of_an_arm() -> None:
     ("arm", "control"),
     [
         ("trained@0.25", "placebo-trained"),
+        ("second@0.5", "second-placebo"),
         ("trained", "placebo-trained"),
         ("json", "placebo-json"),
         ("txt", "placebo-txt"),
@@ -244,7 +247,8 @@ def test_which_control_belongs_to_which_arm(arm: str, control: str | None) -> No
     arms: dict[str, dict[str, str]] = {
         "base": {}, "plain": {}, "trained": adapter, "trained@0.25": adapter, "json": kernel, "txt": kernel,
         "kernel2": kernel, "trained+json": kernel | adapter, "placebo-txt": kernel, "placebo-json": kernel,
-        "placebo-trained": adapter,
+        "placebo-trained": adapter, "second@0.5": adapter, "second-placebo": adapter,
+        "placebo-second+json": kernel | adapter,
     }  # fmt: skip
     assert placebo_of(arm, arms) == control
 

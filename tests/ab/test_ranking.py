@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from made_runs import made_run
 
 from lem.ab.join import join_runs
 from lem.ab.ranking import family_and_size, rankings
+from made_runs import made_run
 
 
 def test_the_share_of_first_places_is_that_of_resampled_probes() -> None:
@@ -40,7 +40,7 @@ def test_only_probes_that_all_have_count_for_the_order_and_an_arm_without_values
     one = made_run({"a": [9, 1, 1, "failed"], "b": [None, 2, 2, 2]}, name="one")
     two = made_run({"c": [None, None, None, None]}, name="two")
     rows = rankings(join_runs([("one", one), ("two", two)]))["v3"]
-    assert [(row.arm, row.n_shared) for row in rows] == [("a", 2), ("b", 2), ("c", 2)]
+    assert [(row.arm, row.n_shared) for row in rows] == [("b", 2), ("a", 2), ("c", 2)]
     by_arm = {row.arm: row for row in rows}
     assert (by_arm["b"].rank, by_arm["a"].rank) == (1.0, 2.0)
     assert by_arm["a"].mean.value == pytest.approx(11 / 3)

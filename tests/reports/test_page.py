@@ -18,7 +18,7 @@ from small_run import ARMS, FAILED, HOSTILE, HOSTILE_TEXT, KERNEL, MISSING, Smal
 from small_training import train_rows, write_training
 
 from lem.errors import DataError, UserError
-from lem.records import Key, RunContents
+from lem.records import Judgement, Key, RunContents
 from lem.reports import write_report
 from lem.reports.formats import TOY_NOTICE
 from lem.reports.page import render_page
@@ -249,3 +249,36 @@ def test_a_training_that_cannot_be_shown_says_why(trained_run: SmallRun) -> None
 
 def test_a_run_without_adapters_has_no_training_section(run: SmallRun) -> None:
     assert 'id="training"' not in page_of(run)
+
+
+def test_a_judge_has_its_board_and_its_words(run: SmallRun) -> None:
+    said = "It is <b>safe</b>."
+    ratings = [
+        Judgement(record.arm, record.probe_id, record.repeat, "judge-a", "safety", 5.0, raw=said, low=1.0, high=10.0)
+        for record in run.records
+        if not record.failed and record.probe_id != "P04"
+    ]
+    page = rendered(run, judgements=ratings)
+    assert "Leaderboard, safety" in page
+    assert "judge judge-a" in page
+    index = index_of(page)
+    assert [metric["name"] for metric in index["metrics"]] == ["v2", "v3", "safety"]
+    assert index["metrics"][2]["threshold"] == 0.0
+    cell = answers_of(index, parts_of(page))["json", "P00", 0]
+    assert cell["s"][2] == [None, [], said]
+    assert answers_of(index, parts_of(page))["json", "P04", 0]["s"][2] == ["no score stored yet", []]
+
+
+def test_a_metric_that_does_not_apply_is_not_unscored(run: SmallRun) -> None:
+    """v3 has rows for one benchmark of two: on the other probes it has no value, and nothing is missing."""
+    mixed = [{**probe, "benchmark": "even" if i % 2 == 0 else "odd"} for i, probe in enumerate(run.info.probes)]
+    even = {probe["id"] for probe in mixed if probe["benchmark"] == "even"}
+    scores = {**run.scores, "v3": [score for score in run.scores["v3"] if score.probe_id in even]}
+    page = rendered(run, info=dataclasses.replace(run.info, probes=mixed), scores=scores)
+    index = index_of(page)
+    v3 = index["values"][[metric["name"] for metric in index["metrics"]].index("v3")]
+    each = len(index["arms"]) * len(index["repeats"])
+    for number, probe in enumerate(index["ids"]):
+        found = v3[number * each : (number + 1) * each]
+        assert all(value == "" for value in found) != (probe in even)
+    assert "no current v3 score" not in page

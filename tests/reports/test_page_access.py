@@ -123,6 +123,15 @@ def test_nothing_is_wider_than_the_page(opened: Opened) -> None:
     assert opened.page.locator("main *:not(svg, svg *)").evaluate_all(wide) == []
 
 
+def test_what_scrolls_can_be_reached_by_key(opened: Opened) -> None:
+    opened.page.evaluate(UNHIDE)
+    scrolling = """nodes => nodes.filter(node => /auto|scroll/.test(getComputedStyle(node).overflow))
+        .map(node => node.tabIndex === 0 || node.querySelector('[tabindex="0"]') !== null)"""
+    found = opened.page.locator("main *").evaluate_all(scrolling)
+    assert len(found) > 5
+    assert all(found)
+
+
 def test_buttons_are_large_enough_to_hit(opened: Opened) -> None:
     sizes = attributes(opened, "button, select, input[type=search]", "node.getBoundingClientRect().height")
     assert min(sizes) >= 24

@@ -256,3 +256,21 @@ def test_a_run_without_scores_still_shows_its_answers(browser: Browser, run: Sma
     assert len(view.cards()) == len(ARMS)
     assert view.complaints == []
     view.close()
+
+
+def test_a_withheld_contrast_shows_no_change_of_its_answers(browser: Browser, run: SmallRun) -> None:
+    def changes(view: Opened) -> list[int]:
+        return [view.page.locator("#cards .card", has_text=arm).locator(".score small").count() for arm in ARMS]
+
+    shown = Opened(browser, write_report(run.path))
+    assert changes(shown) == [0, 1, 1]
+    shown.close()
+    write_comparison(run.path, refused="trained")
+    view = Opened(browser, write_report(run.path))
+    assert changes(view) == [0, 1, 0]
+    view.arm("json")
+    for kind in ("improved", "regressed", "unchanged"):
+        view.choose("#change", kind)
+        assert view.listed() == []
+    assert view.complaints == []
+    view.close()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as sps
 
-from lem.stats import minimum_detectable_effect, power_of, probes_needed
+from lem.stats import detectable_effect, minimum_detectable_effect, power_of, probes_needed
 
 
 @settings(deadline=None, max_examples=60)
@@ -55,6 +55,24 @@ def test_a_simulated_t_test_finds_it_as_often() -> None:
     effect = minimum_detectable_effect(2.0, 21)
     draws = np.random.default_rng(5).normal(effect, 2.0, (4000, 21))
     assert np.mean(sps.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.7, 9.0, 100.0])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.98])
+def test_a_standard_error_with_few_degrees_of_freedom(freedom: float, power: float) -> None:
+    """T = (Z + shift) / (chi / sqrt(df)) exceeds the limit as often as asked for, by an integral over chi."""
+    shift = detectable_effect(0.5, freedom, power=power) / 0.5
+    grid = sps.chi.ppf((np.arange(4000) + 0.5) / 4000, freedom) / math.sqrt(freedom)
+    limit = sps.t.isf(0.025, freedom)
+    found = np.mean(sps.norm.sf(limit * grid - shift) + sps.norm.cdf(-limit * grid - shift))
+    assert found == pytest.approx(power, abs=2e-3)
+
+
+def test_an_effect_without_an_error() -> None:
+    assert math.isnan(detectable_effect(math.nan, 5.0))
+    assert math.isnan(detectable_effect(1.0, 0.0))
+    assert detectable_effect(0.0, 5.0) == 0.0
+    assert detectable_effect(2.0, 20.0, n_tests=12) == pytest.approx(detectable_effect(2.0, 20.0, alpha=0.05 / 12))
 
 
 def test_edges() -> None:

@@ -7,12 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from small_curriculum import write_pairs
 
 from lem.config import load_config
 from lem.data.published_figures import read_published
 from lem.errors import DataError, ResumeMismatch, UserError
 from lem.paths import repository_root
 from lem.studies import reproduce as tables
+from lem.studies.paper_demo import demonstration
 from lem.studies.reproduce import Step, Subject
 from lem.studies.reproduce_report import Page, as_markdown, read_comparison, rows_of
 from lem.studies.reproduce_run import StepFailed, run_steps
@@ -188,9 +190,7 @@ def test_dry_run_prints_commands_and_the_toy_notice_and_writes_nothing(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(
-    tmp_path, config, monkeypatch, figures, capfd
-):
+def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(tmp_path, config, monkeypatch, figures):
     spec = json.loads(json.dumps(tables.specification()))
     spec["quick"] |= {"max_tokens": 12, "iters": 2}
     monkeypatch.setattr(tables, "specification", lambda: spec)
@@ -201,9 +201,13 @@ def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(
         ran.append(words[0])
         return lem(words)
 
-    options = Options("trained", (f"Gemma-3-4B={NANO}",), output=tmp_path, quick=True)
     # the name of a published model, so that its figures stand beside; its preset has more layers than lem-nano
+    options = Options("trained", (f"Gemma-3-4B={NANO}",), output=tmp_path / "out", quick=True)
     spec["recipes"] = {}
+    for name in ("train", "valid", "test", "placebo/train", "placebo/valid"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_pairs(tmp_path / "data" / f"{name}.jsonl")
+    config = config.model_copy(update={"training_dir": str(tmp_path / "data")})
     page = reproduce(config, options, run, said.append)
     assert ran == ["plan", "train", "train", "benchmark", "score", "compare"]
     document = json.loads(page.with_suffix(".json").read_text())
@@ -227,6 +231,13 @@ def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(
     ran.clear()
     assert reproduce(config, options, run, said.append) == page
     assert ran == []
+    shown = demonstration(page.parent / "Gemma-3-4B" / "run")
+    [again] = [c for c in shown["contrasts"] if (c["treatment"], c["baseline"]) == ("trained", "base")]
+    assert (again["family"], again["verdict"]) == ("primary", contrast["verdict"])
+    assert again["difference"]["low"] == pytest.approx(contrast["difference"]["low"], rel=1e-5)
+    assert shown["training"] == {"examples": 4, "held_out": 4, "iters": 2, "batch_size": 2, "learning_rate": 1e-5}
+    assert shown["held_out_loss"]["change"]["n"] == 4
+    assert "differences" not in again
 
 
 LABELS = ("instruction_tuned", "lem_ethics")

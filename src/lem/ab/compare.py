@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from lem.ab.arm_facts import ArmFacts, arm_facts
 from lem.ab.contrast import Contrast, ContrastSettings, contrast, corrected
 from lem.ab.join import refuse_case_twins
-from lem.ab.objections import WATERMARK, Objection, objections
+from lem.ab.objections import REFUSAL, WATERMARK, Objection, objections
 from lem.ab.roles import choose_arms, is_placebo, placebo_of, role_of
 from lem.ab.values import ArmValues, arm_values
 from lem.ab.verdict import Verdict, verdict
@@ -28,17 +28,22 @@ DECLARED_LATE = (
 
 @dataclass(frozen=True)
 class Declared:
-    """What was fixed before the run: primary (metric, treatment) pairs, margins, excluded probes, hash of the plan."""
+    """What was fixed before the run: primary (metric, treatment) pairs, margins, excluded probes.
+
+    `plan_sha` is the hash of the plan it stands in, "" when it was named on the spot; `baseline` the arm that the
+    primary contrasts are against (None: that of the comparison).
+    """
 
     primary: tuple[tuple[str, str], ...] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
     exclusions: Mapping[str, str] = field(default_factory=dict)
     plan_sha: str = ""
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to compare; `metrics` are those to keep (none: all), `anyway` turns refusals into watermarks."""
+    """How to compare; `metrics` are those to keep (none: all), `anyway` sets refusals aside."""
 
     baseline: str | None = None
     treatments: tuple[str, ...] = ()
@@ -83,30 +88,38 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Compare the arms of a run (or of several joined by `join_runs`).
 
+    Args:  deviations: of the run from its plan, as sentences.
     Every treatment is held against the baseline, and against its placebo where there is one. Without anything
     declared all contrasts are corrected together, as if all of them were primary.
-    Raises: UserError for an unknown arm or metric, an arm without answers, nothing scored, or ids that differ only
-    in case; DataError for scores that do not fit the records.
+    Raises: UserError for an unknown arm or metric, an arm without answers, nothing scored in two arms, or ids that
+    differ only in case; DataError for scores that do not fit the records.
     """
     refuse_case_twins([probe["id"] for probe in contents.info.probes])
-    baseline, treatments = choose_arms(contents.info.arms, options.baseline, options.treatments)
+    planned = declared.baseline if declared else None
+    baseline, treatments = choose_arms(contents.info.arms, options.baseline or planned, options.treatments)
     excluded = frozenset(declared.exclusions) if declared else frozenset()
     arms = _describe(contents, baseline, treatments, excluded)
     contrasts = []
-    for metric in _known_metrics(contents, options):
+    metrics = _known_metrics(contents, options)
+    _check_declared(declared, metrics, treatments)
+    for metric in metrics:
         values = arm_values(metric, excluded)
         for treatment, against in _pairs(contents, baseline, treatments):
-            if treatment in values and against in values:
+            if treatment in values and against in values and against in arms:
                 contrasts.append(_contrast(contents, metric, values[treatment], values[against], options, declared))
     # corrected before the metrics are chosen: looking at fewer does not make fewer tests
     contrasts = [
         c for c in _correct(contrasts, baseline, declared) if not options.metrics or c.metric in options.metrics
     ]
-    found = objections(contents.info, arms, baseline, treatments, [c for c in contrasts if c.baseline == baseline])
-    if declared and declared.primary and not declared.plan_sha:
+    if not contrasts:
+        raise UserError("no metric has cells in both arms of any contrast, so there is nothing to compare.")
+    found = objections(contents.info, arms, treatments, contrasts)
+    if declared and (declared.primary or declared.margins) and not declared.plan_sha:
         found.append(Objection("declared-late", WATERMARK, DECLARED_LATE))
     if options.anyway:
-        found = [replace(objection, severity=WATERMARK) for objection in found]
+        found = [replace(o, overridden=True) if o.severity == REFUSAL else o for o in found]
+    if planned is not None and planned != baseline:
+        deviations = [*deviations, f"the primary contrasts were planned against '{planned}', not '{baseline}'."]
     verdicts = tuple(verdict(one, found) for one in contrasts)
     return Comparison(
         baseline, tuple(treatments), declared, tuple(arms.values()), tuple(contrasts), verdicts, tuple(found),
@@ -129,9 +142,14 @@ def _describe(
     found = {}
     for name in dict.fromkeys(wanted):
         role = role_of(name, baseline, treatments)
-        found[name] = arm_facts(name, info.arms.get(name, {}), role, cells.get(name, []), sources)
-        if not found[name].answered:
-            raise UserError(f"arm '{name}' has no answer, so there is nothing to compare; run it, or leave it out.")
+        facts = arm_facts(name, info.arms.get(name, {}), role, cells.get(name, []), sources)
+        if facts.answered:
+            found[name] = facts
+        elif name == baseline or name in treatments:
+            raise UserError(
+                f"arm '{name}' has no answer, so there is nothing to compare; run it, or name the others with "
+                "--treatment."
+            )
     return found
 
 
@@ -173,11 +191,28 @@ def _sources(contents: RunContents) -> dict[str, str]:
     return {probe["id"]: probe["source"] for probe in contents.info.probes if probe.get("source")}
 
 
+def _check_declared(declared: Declared | None, metrics: Sequence[Metric], treatments: Sequence[str]) -> None:
+    """Refuse what was named on the spot and does not exist; a plan's own unknowns are deviations.
+
+    Raises: UserError naming it.
+    """
+    if declared is None or declared.plan_sha:
+        return
+    known = [metric.name for metric in metrics]
+    for name in (*(metric for metric, _ in declared.primary), *declared.margins):
+        if name not in known:
+            raise UserError(f"there is no metric '{name}' to declare here; there are {', '.join(known)}.")
+    for metric, treatment in declared.primary:
+        if treatment not in treatments:
+            raise UserError(f"--primary {metric}:{treatment}: '{treatment}' is no treatment of this comparison.")
+
+
 def _correct(contrasts: Sequence[Contrast], baseline: str, declared: Declared | None) -> list[Contrast]:
     """Correct each family together: Holm for the primary contrasts, Benjamini-Hochberg for the others."""
     primary = set(declared.primary) if declared and declared.primary else None
+    against = (declared.baseline if declared else None) or baseline
     families = [
-        "primary" if primary is None or (c.baseline == baseline and (c.metric, c.treatment) in primary)
+        "primary" if primary is None or (c.baseline == against and (c.metric, c.treatment) in primary)
         else "exploratory"
         for c in contrasts
     ]  # fmt: skip
@@ -186,6 +221,17 @@ def _correct(contrasts: Sequence[Contrast], baseline: str, declared: Declared | 
         members = [index for index, name in enumerate(families) if name == family]
         p_values = [contrasts[index].p for index in members]
         n_tests = sum(not math.isnan(p) for p in p_values)
-        for index, p_holm, p_bh in zip(members, holm(p_values), benjamini_hochberg(p_values), strict=True):
-            found[index] = corrected(contrasts[index], family, max(1, n_tests), p_holm, p_bh)
+        margins = list(zip(*_margin_p([contrasts[index] for index in members], family), strict=True))
+        p_adjusted = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
+        for index, (p_holm, p_bh), margin_p in zip(members, p_adjusted, margins, strict=True):
+            found[index] = corrected(contrasts[index], family, max(1, n_tests), p_holm, p_bh, margin_p)
     return [found[index] for index in range(len(contrasts))]
+
+
+def _margin_p(contrasts: Sequence[Contrast], family: str) -> tuple[list[float], list[float]]:
+    """Holm-corrected p-values of non-inferiority and of equivalence; NaN (no claim) for exploratory contrasts."""
+    if family != "primary":
+        return [math.nan] * len(contrasts), [math.nan] * len(contrasts)
+    kinds = ([c.non_inferiority for c in contrasts], [c.equivalence for c in contrasts])
+    inferior, same = ([math.nan if test is None else test.p for test in tests] for tests in kinds)
+    return holm(inferior), holm(same)

@@ -53,7 +53,13 @@ def _contrast_json(found: Contrast, said: Verdict) -> dict[str, Any]:
     }
     row = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in row.items()}  # type: ignore[arg-type]
     primary = found.family == "primary"
-    return row | {
+    if said.code == "refused":
+        return _without_numbers(row | _derived(found, primary)) | {"verdict": dataclasses.asdict(said)}
+    return row | _derived(found, primary) | {"verdict": dataclasses.asdict(said)}
+
+
+def _derived(found: Contrast, primary: bool) -> dict[str, Any]:
+    return {
         "counts": {arm: dataclasses.asdict(counts) for arm, counts in found.counts.items()},
         "p_adjusted": found.p_holm if primary else found.p_bh,
         "correction": "Holm" if primary else "Benjamini-Hochberg",
@@ -62,8 +68,23 @@ def _contrast_json(found: Contrast, said: Verdict) -> dict[str, Any]:
         "worst": [dataclasses.asdict(change) for change in found.listed(best=False)],
         "best": [dataclasses.asdict(change) for change in found.listed(best=True)],
         "differences": {change.probe_id: change.difference for change in found.changes},
-        "verdict": dataclasses.asdict(said),
     }
+
+
+def _without_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A refused contrast as it is written: what was compared and what was counted, and no effect or test."""
+    kept = ("metric", "source", "kind", "version", "treatment", "baseline", "n", "n_missing", "counts", "family",
+            "n_tests", "correction", "lower_is_better", "margin")  # fmt: skip
+    return {name: value if name in kept else _blank(value) for name, value in row.items()}
+
+
+def _blank(value: Any) -> Any:
+    """An estimate keeps its fields without what they say; lists and objects of probes are emptied."""
+    if isinstance(value, dict):
+        return {name: _blank(entry) for name, entry in value.items()} if "method" in value else {}
+    if isinstance(value, list | tuple):
+        return []
+    return value if isinstance(value, str) else None
 
 
 def _without_nan(value: Any) -> Any:

@@ -19,22 +19,26 @@ from lem.stats import (
     MarginTest,
     PValue,
     cliffs_delta,
+    cluster_freedom,
     cluster_t_interval,
     cluster_t_test,
     design_effect,
+    detectable_effect,
     equivalent,
     fixed_set_difference,
     headline,
     length_controlled,
     mcnemar,
     mean_bca,
-    minimum_detectable_effect,
     non_inferior,
     per_source,
+    rate,
     sign_flip,
     source_domains,
+    t_interval,
     wilcoxon_signed_rank,
 )
+from lem.stats.hypotheses import N_FLIPS
 
 N_LISTED = 10
 ALPHA = 0.05
@@ -56,7 +60,8 @@ class Contrast:
     Differences are signed so that more of the metric is positive, whatever is better. `p` is the p-value that a
     verdict uses, `p_holm` and `p_bh` the same after correction over `n_tests` contrasts of its family. `bounds` are
     the mean differences if every unscored answer had the worst or the best value of the scale for the treatment.
-    `mde` is the effect that this comparison would have seen with 80% power, at the corrected level.
+    `mde` is the effect that this comparison would have seen with 80% power, at the corrected level (NaN: no effect
+    could have been, or nothing varies). `margin_p` are the corrected p-values of the two margin tests.
     """
 
     metric: str
@@ -97,6 +102,7 @@ class Contrast:
     n_tests: int = 1
     p_holm: float = math.nan
     p_bh: float = math.nan
+    margin_p: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def identical(self) -> bool:
@@ -155,12 +161,12 @@ def contrast(
         treatment=treatment.arm, baseline=baseline.arm,
         n=len(units), n_missing=len(unpaired),
         counts={arm.arm: counts_of(arm, metric.kind) for arm in (baseline, treatment)},
-        baseline_mean=on_scale(headline([sides[1][u] for u in units], clusters, level=settings.level), metric),
-        treatment_mean=on_scale(headline([sides[0][u] for u in units], clusters, level=settings.level), metric),
+        baseline_mean=_arm_mean([sides[1][unit] for unit in units], clusters, metric),
+        treatment_mean=_arm_mean([sides[0][unit] for unit in units], clusters, metric),
         difference=difference,
         bca=mean_bca(differences, level=settings.level),
         cluster=cluster_t_interval(differences, clusters, level=settings.level) if clusters else None,
-        fixed_set=_fixed_set(treatment, baseline, shared, settings.level),
+        fixed_set=_fixed_set(treatment, baseline, shared, sources, settings.level),
         sign_flip=flip, cluster_t=cluster_t,
         wilcoxon=wilcoxon_signed_rank(differences) if ordinal else None,
         cliffs_delta=cliffs_delta([sides[0][u] for u in units], [sides[1][u] for u in units]) if ordinal else None,
@@ -168,11 +174,11 @@ def contrast(
         p=_larger(exact.p if exact else flip.p, cluster_t.p if cluster_t else math.nan),
         length=length_controlled(differences, [words[unit] for unit in units], clusters) if words else None,
         design_effect=effect,
-        mde=_mde(differences, max(1.0, effect), 1),
+        mde=_mde(differences, clusters, flip, 1),
         margin=settings.margin,
         non_inferiority=_non_inferior(differences, clusters, settings),
         equivalence=equivalent(differences, settings.margin, clusters) if settings.margin is not None else None,
-        bounds=outcome_bounds(metric, treatment, baseline, sources),
+        bounds=_turned(outcome_bounds(metric, treatment, baseline, sources), settings.lower_is_better),
         improved=sum(sign * difference > settings.threshold for difference in differences),
         regressed=sum(sign * difference < -settings.threshold for difference in differences),
         unchanged=sum(abs(difference) <= settings.threshold for difference in differences),
@@ -182,11 +188,21 @@ def contrast(
     )  # fmt: skip
 
 
-def corrected(contrast: Contrast, family: str, n_tests: int, p_holm: float, p_bh: float) -> Contrast:
+def corrected(
+    contrast: Contrast, family: str, n_tests: int, p_holm: float, p_bh: float, margin_p: tuple[float, float]
+) -> Contrast:
     """The same contrast as one of a family of `n_tests`: corrected p-values, and the effect it could still see."""
     differences = [change.difference for change in contrast.changes]
-    mde = _mde(differences, max(1.0, contrast.design_effect), n_tests)
-    return replace(contrast, family=family, n_tests=n_tests, p_holm=p_holm, p_bh=p_bh, mde=mde)
+    clusters = _clusters([change.domain for change in contrast.changes])
+    mde = _mde(differences, clusters, contrast.sign_flip, n_tests)
+    return replace(contrast, family=family, n_tests=n_tests, p_holm=p_holm, p_bh=p_bh, margin_p=margin_p, mde=mde)
+
+
+def _arm_mean(values: Sequence[float], clusters: Sequence[str] | None, metric: Metric) -> Estimate:
+    """Mean of one arm; where all answers are right, or all wrong, the exact interval, because nothing varies."""
+    if metric.kind == "binary" and len(set(values)) == 1 and values[0] in (0.0, 1.0):
+        return rate(int(sum(values)), len(values))
+    return on_scale(headline(values, clusters), metric)
 
 
 def _clusters(domains: Sequence[str]) -> list[str] | None:
@@ -211,12 +227,19 @@ def _word_differences(
     return per_source({probe: treatment.words[probe] - baseline.words[probe] for probe in shared}, sources)
 
 
-def _fixed_set(treatment: ArmValues, baseline: ArmValues, shared: Sequence[str], level: float) -> Estimate | None:
+def _fixed_set(
+    treatment: ArmValues, baseline: ArmValues, shared: Sequence[str], sources: Mapping[str, str], level: float
+) -> Estimate | None:
     """The estimate for exactly these probes; None without at least two repeats of every probe in both arms."""
     sides = [{probe: arm.repeats[probe] for probe in shared} for arm in (treatment, baseline)]
     if not shared or any(len(values) < 2 for side in sides for values in side.values()):
         return None
-    return fixed_set_difference(sides[0], sides[1], level=level)
+    return fixed_set_difference(sides[0], sides[1], level=level, sources=sources)
+
+
+def _turned(bounds: tuple[float, float] | None, lower_is_better: bool) -> tuple[float, float] | None:
+    """(worst, best) for the treatment: with a metric of which less is better, the ends change places."""
+    return (bounds[1], bounds[0]) if bounds and lower_is_better else bounds
 
 
 def _non_inferior(
@@ -228,13 +251,21 @@ def _non_inferior(
     return non_inferior([sign * difference for difference in differences], settings.margin, clusters)
 
 
-def _mde(differences: Sequence[float], effect: float, n_tests: int) -> float:
+def _mde(differences: Sequence[float], clusters: Sequence[str] | None, flip: PValue, n_tests: int) -> float:
+    """The effect that both tests behind a verdict would have found: the larger of what each of them could see.
+
+    NaN where nothing varies, and where even the clearest change could not reach the corrected level.
+    """
     n = len(differences)
-    if n < 2:
+    least_p = 2.0 ** (1 - n) if flip.exact else 2 / (N_FLIPS + 1)
+    if n < 2 or least_p > ALPHA / n_tests or len(set(differences)) == 1:
         return math.nan
-    mean = sum(differences) / n
-    sd = math.sqrt(sum((difference - mean) ** 2 for difference in differences) / (n - 1))
-    return minimum_detectable_effect(sd, n, alpha=ALPHA, n_tests=n_tests, design_effect=effect)
+    plain = t_interval(differences)
+    found = [detectable_effect(plain.stderr, n - 1, alpha=ALPHA, n_tests=n_tests)]
+    if clusters:
+        robust = cluster_t_interval(differences, clusters)
+        found.append(detectable_effect(robust.stderr, cluster_freedom(clusters), alpha=ALPHA, n_tests=n_tests))
+    return max(found)
 
 
 def _larger(first: float, second: float) -> float:

@@ -25,8 +25,8 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
     Raises: UserError if one probe id has two texts, or two ids differ only in case.
     """
     refuse_case_twins([probe["id"] for _, run in named for probe in run.info.probes])
-    counts = Counter(arm for _, run in named for arm in run.info.arms)
-    parts = [_with_arms_renamed(name, run, counts) for name, run in named]
+    names = _arm_names(named)
+    parts = [_with_arms_renamed(run, new) for (_, run), new in zip(named, names, strict=True)]
     info = RunInfo(
         run_id=" + ".join(name for name, _ in named),
         kind="joined" if len(named) > 1 else parts[0].info.kind,
@@ -35,7 +35,7 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         settings={"repeats": max(int(part.info.settings.get("repeats", 1)) for part in parts)},
         data=parts[0].info.data if len(parts) == 1 else {},
         probes=_joined_probes(named),
-        plan=next((part.info.plan for part in parts if part.info.plan), {}),
+        plan=_common_plan([part.info.plan for part in parts]),
         groups={f"{number}:{name}": g for number, part in enumerate(parts) for name, g in _groups(part.info).items()},
         created=min(part.info.created for part in parts),
     )
@@ -48,7 +48,7 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         [record for part in parts for record in part.records],
         scores,
         [judgement for part in parts for judgement in part.judgements],
-        tuple(note for part in parts for note in part.notes),
+        (*(note for part in parts for note in part.notes), *_plan_note(parts)),
     )
 
 
@@ -64,10 +64,24 @@ def refuse_case_twins(ids: Sequence[str]) -> None:
             )
 
 
-def _with_arms_renamed(name: str, run: RunContents, counts: Mapping[str, int]) -> RunContents:
-    new = {arm: f"{name}:{arm}" if counts[arm] > 1 else arm for arm in run.info.arms}
-    if len(new) == 1 and any(counts[arm] > 1 for arm in new):
-        new = dict.fromkeys(new, name)  # a log of one arm needs no more than its own name
+def _arm_names(named: Sequence[tuple[str, RunContents]]) -> list[dict[str, str]]:
+    """For each run, its arms and what they are called in the whole; no two of them alike.   Raises: UserError."""
+    counts = Counter(arm for _, run in named for arm in run.info.arms)
+    names = []
+    for name, run in named:
+        new = {arm: f"{name}:{arm}" if counts[arm] > 1 else arm for arm in run.info.arms}
+        alone = len(new) == 1 and any(counts[arm] > 1 for arm in new)
+        if alone and name not in counts:
+            new = dict.fromkeys(new, name)  # a log of one arm needs no more than its own name
+        names.append(new)
+    taken = Counter(arm for new in names for arm in new.values())
+    for arm, count in taken.items():
+        if count > 1:
+            raise UserError(f"two arms would be called '{arm}'; rename a run's folder or file.")
+    return names
+
+
+def _with_arms_renamed(run: RunContents, new: Mapping[str, str]) -> RunContents:
     facts = {new[arm]: {SETTINGS: run.info.settings, **entry} for arm, entry in run.info.arms.items()}
     groups = {key: {**group, "arm": new.get(group["arm"], group["arm"])} for key, group in run.info.groups.items()}
 
@@ -78,6 +92,17 @@ def _with_arms_renamed(name: str, run: RunContents, counts: Mapping[str, int]) -
     scores: dict[str, list[Score]] = {scorer: [renamed(row) for row in rows] for scorer, rows in run.scores.items()}
     judgements: list[Judgement] = [renamed(row) for row in run.judgements]
     return RunContents(replace(run.info, arms=facts, groups=groups), records, scores, judgements, run.notes)
+
+
+def _common_plan(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one plan that runs were made under; {} when there is none, or more than one."""
+    distinct = {str(plan["sha"]): plan for plan in plans if plan}
+    return next(iter(distinct.values())) if len(distinct) == 1 else {}
+
+
+def _plan_note(parts: Sequence[RunContents]) -> list[str]:
+    plans = {str(part.info.plan["sha"]) for part in parts if part.info.plan}
+    return [] if len(plans) < 2 else ["the runs were made under different plans, so none of them is applied."]
 
 
 def _groups(info: RunInfo) -> dict[str, dict[str, Any]]:

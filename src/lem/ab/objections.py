@@ -24,35 +24,46 @@ UNSCORED_GAP = 0.02
 TRUNCATED_GAP = 0.05
 DUPLICATED = 0.05
 FEW_DOMAINS = 5
+MOSTLY_TRUNCATED = 0.5
 
 
 @dataclass(frozen=True)
 class Objection:
-    """One reason not to take a comparison at its word; `arms` are those it is about, none means all."""
+    """One reason not to take a comparison at its word.
+
+    `arms` are those it is about: it concerns the contrasts that have all of them (none: every contrast).
+    `overridden` is True for a refusal that `--anyway` set aside.
+    """
 
     code: str
     severity: str
     sentence: str
     arms: tuple[str, ...] = ()
+    overridden: bool = False
 
     def concerns(self, *names: str) -> bool:
-        """True when one of these arms is affected."""
-        return not self.arms or bool(set(self.arms) & set(names))
+        """True for a contrast between these arms."""
+        return set(self.arms) <= set(names)
 
 
 def objections(
-    info: RunInfo, arms: Mapping[str, ArmFacts], baseline: str, treatments: Sequence[str], contrasts: Sequence[Contrast]
+    info: RunInfo, arms: Mapping[str, ArmFacts], treatments: Sequence[str], contrasts: Sequence[Contrast]
 ) -> list[Objection]:
-    """Everything that stands against comparing these treatments with this baseline, refusals first."""
+    """Everything that stands against these contrasts, refusals first.
+
+    Args:  arms: facts of every arm that takes part.  treatments: those that a causal claim may be made of.
+    """
     found: list[Objection] = []
+    for treatment, against in dict.fromkeys((contrast.treatment, contrast.baseline) for contrast in contrasts):
+        found += _unlike(_facts(info, against), _facts(info, treatment), against, treatment)
+        found += _endings(arms[against], arms[treatment])
+        found += _other_probes(info, treatment, against)
     for treatment in treatments:
-        found += _unlike(_facts(info, baseline), _facts(info, treatment), baseline, treatment)
         found += _no_placebo(info, treatment, arms)
-        found += _endings(arms[baseline], arms[treatment])
-        if objection := training_objection(info, treatment):
-            found.append(Objection(*objection, (treatment,)))
-    for facts in arms.values():
+    for name, facts in arms.items():
         found += _holes(facts)
+        if objection := training_objection(info, name):
+            found.append(Objection(*objection, (name,)))
     for contrast in contrasts:
         found += _unscored_gap(contrast)
     found += _few_domains(contrasts)
@@ -67,7 +78,7 @@ def _facts(info: RunInfo, arm: str) -> dict[str, Any]:
 def _unlike(base: Mapping[str, Any], other: Mapping[str, Any], baseline: str, treatment: str) -> Iterator[Objection]:
     """Decoding, sampled range, bits and floating type must be the same."""
     ours, theirs = base.get(SETTINGS, {}), other.get(SETTINGS, {})
-    pair = (treatment,)
+    pair = (treatment, baseline)
     different = [
         f"{name} {ours[name]:g} and {theirs[name]:g}"
         for name in DECODING
@@ -91,6 +102,13 @@ def _unlike(base: Mapping[str, Any], other: Mapping[str, Any], baseline: str, tr
     if all(types) and types[0] != types[1]:
         sentence = f"'{baseline}' was run in {types[0]} and '{treatment}' in {types[1]}."
         yield Objection("dtype", REFUSAL, sentence, pair)
+
+
+def unlike_arms(info: RunInfo) -> list[str]:
+    """What sets the first arm apart from the others in decoding, bits or floating type, as sentences."""
+    first, *others = info.arms
+    found = [o for other in others for o in _unlike(_facts(info, first), _facts(info, other), first, other)]
+    return [objection.sentence for objection in found]
 
 
 def _number(value: Any) -> bool:
@@ -117,7 +135,28 @@ def _endings(base: ArmFacts, other: ArmFacts) -> Iterator[Objection]:
             f"{_share(other.truncated)} of the answers of '{other.name}' were cut off by the token limit and "
             f"{_share(base.truncated)} of those of '{base.name}'; scores that depend on length are not comparable."
         )
-        yield Objection("truncation", WATERMARK, sentence, (other.name,))
+        yield Objection("truncation", WATERMARK, sentence, (other.name, base.name))
+    elif min(base.truncated.value, other.truncated.value) > MOSTLY_TRUNCATED:
+        sentence = (
+            f"most answers of '{base.name}' and '{other.name}' were cut off by the token limit "
+            f"({_share(base.truncated)} and {_share(other.truncated)}), so beginnings are compared, not answers."
+        )
+        yield Objection("cut-off", WATERMARK, sentence, (other.name, base.name))
+
+
+def _other_probes(info: RunInfo, treatment: str, against: str) -> Iterator[Objection]:
+    """Runs that were asked different probes: only the shared ones are compared."""
+    asked: dict[str, set[str]] = {treatment: set(), against: set()}
+    for group in info.groups.values():
+        if group["arm"] in asked:
+            asked[group["arm"]].update(group["probes"])
+    first, second = asked[treatment], asked[against]
+    if first and second and first != second:
+        sentence = (
+            f"'{treatment}' was asked {len(first)} probes and '{against}' {len(second)}; "
+            f"only the {len(first & second)} that both were asked are compared."
+        )
+        yield Objection("probes", WATERMARK, sentence, (treatment, against))
 
 
 def _share(estimate: Estimate) -> str:
@@ -150,7 +189,7 @@ def _unscored_gap(contrast: Contrast) -> Iterator[Objection]:
             f"{contrast.metric} could not be scored on {100 * shares[contrast.treatment]:.0f}% of the answers of "
             f"'{contrast.treatment}' and {100 * shares[contrast.baseline]:.0f}% of those of '{contrast.baseline}'."
         )
-        yield Objection("unscored", WATERMARK, sentence, (contrast.treatment,))
+        yield Objection("unscored", WATERMARK, sentence, (contrast.treatment, contrast.baseline))
 
 
 def _few_domains(contrasts: Sequence[Contrast]) -> Iterator[Objection]:

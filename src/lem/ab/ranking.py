@@ -54,7 +54,7 @@ class Ranked:
 
 
 def rankings(contents: RunContents, *, lower_is_better: Sequence[str] = ()) -> dict[str, list[Ranked]]:
-    """Rank all arms of a (joined) run under each metric, best first; arms without a value come last."""
+    """Rank all arms of a (joined) run under each metric, best first on the shared probes; arms without a rank last."""
     return {metric.name: _ranked(contents, metric, metric.name in lower_is_better) for metric in metrics_of(contents)}
 
 
@@ -89,7 +89,8 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
             )
         )  # fmt: skip
     sign = 1 if lower else -1
-    return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean.value) else sign * row.mean.value)
+    means = {row.arm: math.inf if math.isnan(row.mean.value) else sign * row.mean.value for row in rows}
+    return sorted(rows, key=lambda row: (math.inf if math.isnan(row.rank) else row.rank, means[row.arm]))
 
 
 def _mean(

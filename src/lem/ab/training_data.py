@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lem.chat.load import file_sha, read_adapter_config
+from lem.chat.load import adapter_identity, file_sha, read_adapter_config
 from lem.data import read_chat_examples
 from lem.data.contamination import ProbeSource, check_probes
 from lem.data.probes import Probe
@@ -24,18 +24,21 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
     if not facts.get("adapter"):
         return None
     try:
-        files = _training_files(Path(str(facts["adapter"])).expanduser())
+        folder = Path(str(facts["adapter"])).expanduser()
+        same = facts.get("adapter_sha") is None or facts["adapter_sha"] == adapter_identity(folder)
+        files = _training_files(folder) if same else None
     except (UserError, OSError):
         files = None
-    if files is None:
+    if files is None or not all(probe.get("prompt") for probe in info.probes):
+        what = "the training data" if files is None else "the texts of the probes"
         sentence = (
-            f"the training data of '{arm}' are not at hand as they were, so it is not known whether they hold probes "
-            "of this run."
+            f"{what} of '{arm}' are not at hand as they were, so it is not known whether it was trained on probes of "
+            "this run."
         )
         return (UNCHECKED, "watermark", sentence)
     examples = [(file.name, example) for file in files for example in read_chat_examples(file)]
     sources = [ProbeSource(Probe(p["id"], p.get("domain", ""), p["prompt"]), "the run") for p in info.probes]
-    findings = check_probes(examples, [source for source in sources if source.probe.prompt])
+    findings = check_probes(examples, sources)
     if not findings:
         return None
     probes = len({finding.other for finding in findings})

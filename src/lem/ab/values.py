@@ -26,7 +26,7 @@ class ArmValues:
     """One arm under one metric.
 
     `values`: mean over the scored repeats, per probe.  `repeats`: those repeats.  `words`: mean whitespace words of
-    the answers, per probe, only where an answer has text.  `cells`: every planned cell of the arm.
+    the scored answers, per probe; an empty answer has none.  `cells`: every planned cell of the arm.
     """
 
     arm: str
@@ -51,7 +51,7 @@ def _values(arm: str, cells: Sequence[Cell]) -> ArmValues:
     for cell in cells:
         if cell.value is not None:
             repeats.setdefault(cell.key.probe_id, []).append(cell.value)
-        if cell.record is not None and cell.record.response:
+        if cell.value is not None and cell.record is not None and cell.record.response is not None:
             words.append((cell.key.probe_id, float(len(cell.record.response.split()))))
     values = per_probe((probe, value) for probe, found in repeats.items() for value in found)
     return ArmValues(arm, values, repeats, per_probe(words), tuple(cells))

@@ -1,8 +1,8 @@
 """The verdict of a contrast: one sentence that says no more than the numbers allow, and the licence it rests on.
 
 improved, worse   the corrected p-value is at most alpha (Holm) or q (exploratory), and the interval excludes zero
-no worse          declared margin: the whole one-sided 95% interval lies above -margin
-equivalent        declared margin: the 90% interval lies within +-margin
+no worse          declared margin, primary: the corrected p of "worse by the margin or more" is at most alpha
+equivalent        declared margin, primary: the same on both sides (TOST)
 undetected        none of these; the sentence names the effect that would have been seen
 refused           an objection withholds the verdict, or there is nothing to compare
 """
@@ -31,13 +31,16 @@ class Verdict:
 def verdict(contrast: Contrast, objections: Sequence[Objection]) -> Verdict:
     """Say what a contrast shows."""
     arms = (contrast.treatment, contrast.baseline)
-    against = [found for found in objections if found.severity == REFUSAL and found.concerns(*arms)]
+    refusals = [found for found in objections if found.severity == REFUSAL and found.concerns(*arms)]
+    against = [found for found in refusals if not found.overridden]
     name = f"{contrast.metric}, {contrast.treatment} against {contrast.baseline}"
     if against:
         return Verdict("refused", f"{name}: cannot be compared: {' '.join(found.sentence for found in against)}")
     if contrast.n < 2:
         which = "no probe has" if contrast.n == 0 else "only one probe has"
         return Verdict("refused", f"{name}: cannot be compared: {which} a value in both arms.")
+    if refusals:
+        name = f"{name} (not comparable, printed anyway)"
     if contrast.identical:
         return Verdict("undetected", f"{name}: no change at all: every one of {contrast.n} differences is 0.")
     return _measured(contrast, name)
@@ -52,15 +55,25 @@ def is_detected(contrast: Contrast) -> bool:
 def _measured(contrast: Contrast, name: str) -> Verdict:
     effect = f"{_signed(contrast.difference)} over {contrast.n} probes"
     test = _test(contrast)
+    margin = _margin(contrast)
     if is_detected(contrast):
         better = (contrast.difference.value > 0) != contrast.lower_is_better
         word = "improved" if better else "worse"
-        return Verdict(word, f"{name}: {word} by {effect}; {test}.{_at_equal_length(contrast)}")
-    if contrast.equivalence is not None and contrast.equivalence.passed:
-        return Verdict("equivalent", f"{name}: the same within {contrast.margin:g}: {effect}; {test}.")
-    if contrast.non_inferiority is not None and contrast.non_inferiority.passed:
-        return Verdict("no_worse", f"{name}: no worse by more than {contrast.margin:g}: {effect}; {test}.")
+        within = f"; {margin[1]}" if margin and not better else ""
+        return Verdict(word, f"{name}: {word} by {effect}; {test}{within}.{_at_equal_length(contrast)}")
+    if margin is not None:
+        return Verdict(margin[0], f"{name}: {margin[1]}: {effect}; {test}.")
     return Verdict("undetected", f"{name}: no detectable effect: {effect}; {test}; {_would_have_been_seen(contrast)}.")
+
+
+def _margin(contrast: Contrast) -> tuple[str, str] | None:
+    """(code, words) of what a margin shows after correction, the stronger claim first; None when it shows nothing."""
+    not_worse, same = contrast.margin_p
+    if same <= ALPHA:
+        return "equivalent", f"the same within {contrast.margin:g} (p {_p(same)})"
+    if not_worse <= ALPHA:
+        return "no_worse", f"no worse by more than {contrast.margin:g} (p {_p(not_worse)})"
+    return None
 
 
 def _signed(estimate: Estimate) -> str:
@@ -80,15 +93,22 @@ def _p(value: float) -> str:
 
 
 def _would_have_been_seen(contrast: Contrast) -> str:
-    return f"{contrast.mde:.2f} would have been seen with 80% power"
+    if math.isnan(contrast.mde):
+        varies = len({change.difference for change in contrast.changes}) > 1
+        return "no effect could have been seen with so few probes" if varies else "every difference is the same"
+    return f"about {contrast.mde:.2f} would have been seen with 80% power"
 
 
 def _at_equal_length(contrast: Contrast) -> str:
-    """The length-controlled effect, said when it tells another story than the raw one."""
+    """The length-controlled effect, said when the length of the answers surely has to do with the change."""
     if contrast.length is None or math.isnan(contrast.length.effect.value):
         return ""
     controlled, raw = contrast.length.effect, contrast.difference
-    half = raw.width / 2
-    if abs(raw.value - controlled.value) <= half and controlled.excludes(0.0):
+    if not contrast.length.slope.excludes(0.0) and abs(raw.value - controlled.value) <= raw.width / 2:
         return ""
-    return f" At equal length it is {_signed(controlled)}: part of the change goes with the length of the answers."
+    said = f" At equal length it is {_signed(controlled)}: "
+    if controlled.value * raw.value < 0:
+        return said + "the length of the answers accounts for more than the change."
+    if abs(controlled.value) < abs(raw.value):
+        return said + "part of the change goes with the length of the answers."
+    return said + "the length of the answers hides part of the change."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,6 @@ def compare(inputs: tuple[str, ...], output: str | None, as_json: bool, details:
     named = [(name, read_input(path)) for name, path in zip(input_names(paths), paths, strict=True)]
     target = _target(paths, output)
     document, comparison = make_comparison(named, paths, target, **options)
-    if comparison.refused:
-        raise UserError(" ".join(dict.fromkeys(verdict.sentence for verdict in comparison.verdicts)))
     if as_json:
         print_json(document)
     else:
@@ -62,7 +60,10 @@ def make_comparison(
     treatments: tuple[str, ...] = (), metrics: tuple[str, ...] = (), plan: str | None = None,
     primary: tuple[str, ...] = (), margins: tuple[str, ...] = (), lower: tuple[str, ...] = (), anyway: bool = False,
 ) -> tuple[dict[str, Any], Comparison]:  # fmt: skip
-    """Join, compare and write `comparison.json`; returns its object and the comparison."""
+    """Join, compare and write `comparison.json`; returns its object and the comparison.
+
+    Raises: UserError when every contrast is refused; nothing is written then.
+    """
     from lem.ab.compare import Options, compare
     from lem.ab.comparison_file import to_json, write_comparison
     from lem.ab.join import join_runs
@@ -76,6 +77,8 @@ def make_comparison(
         threshold=load_config().scoring.delta, anyway=anyway,
     )  # fmt: skip
     comparison = compare(joined, options, declared, deviations)
+    if comparison.refused:
+        raise UserError(" ".join(dict.fromkeys(verdict.sentence for verdict in comparison.verdicts)))
     runs = [{"name": name, "path": display_path(path)} for (name, _), path in zip(named, paths, strict=True)]
     document = to_json(comparison, runs, ["lem", *sys.argv[1:]])
     write_comparison(document, target)
@@ -126,8 +129,11 @@ def _declared(
 ) -> tuple[Declared | None, list[str]]:
     """What was declared: the plan's contrasts and margins, and those of the command line where there is no plan."""
     from lem.ab.compare import Declared
+    from lem.ab.plan_file import plan_sha
 
     found = joined.info.plan
+    if found and plan_sha(found) != found.get("sha"):
+        raise UserError("the plan stored in the run was changed after it was made; restore run.json from a copy.")
     if plan is not None:
         from lem.ab.plan_file import read_plan
 
@@ -139,18 +145,20 @@ def _declared(
 
         exclusions = {entry["probe_id"]: entry["reason"] for entry in found.get("exclusions", [])}
         pairs = tuple((str(metric), str(arm)) for metric, arm in found.get("primary", []))
-        declared = Declared(pairs, dict(found.get("margins", {})), exclusions, str(found.get("sha", "")))
+        declared = Declared(pairs, dict(found.get("margins", {})), exclusions, str(found["sha"]), found["baseline"])
         return declared, deviations(found, joined)
     if not primary and not margins:
         return None, []
-    return Declared(tuple(_pair(text) for text in primary), dict(_margin(text) for text in margins)), []
+    pairs = tuple(_pair(text, joined.info.arms) for text in primary)
+    return Declared(pairs, dict(_margin(text) for text in margins)), []
 
 
-def _pair(text: str) -> tuple[str, str]:
-    metric, separator, arm = text.rpartition(":")
-    if not (separator and metric and arm):
-        raise UserError(f"--primary {text}: write METRIC:ARM, for example v2:trained.")
-    return metric, arm
+def _pair(text: str, arms: Iterable[str]) -> tuple[str, str]:
+    """Split METRIC:ARM, where both may have a colon of their own.   Raises: UserError."""
+    for place, character in enumerate(text):
+        if character == ":" and place and text[place + 1 :] in arms:
+            return text[:place], text[place + 1 :]
+    raise UserError(f"--primary {text}: write METRIC:ARM with an arm of {', '.join(arms)}.")
 
 
 def _margin(text: str) -> tuple[str, float]:

@@ -124,6 +124,7 @@ def _score_and_report(run: Path, threshold: float) -> Path:
     from lem.cli.score import leaderboards, score_inputs
     from lem.records import read_contents
     from lem.reports import tables, write_report
+    from lem.scorers.highlight import highlights
 
     click.echo("\n3/3 score and report")
     (item,) = score_inputs([run], ["v2", "v3", "v1"])
@@ -135,4 +136,4 @@ def _score_and_report(run: Path, threshold: float) -> Path:
     console.print("\nverdict on the one primary contrast: " + " ".join(primary), markup=False)
     click.echo(f"({document['n_exploratory']} exploratory ones, and all that stands against them: ")
     click.echo(f" ./lem compare {display_path(run)})\n")
-    return write_report(run, None, threshold=threshold)
+    return write_report(run, None, threshold=threshold, highlights=highlights())

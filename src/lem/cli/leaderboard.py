@@ -45,6 +45,7 @@ def ranking(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of all rankings, and what its reader must know."""
     from lem.ab.join import join_runs
+    from lem.ab.objections import unlike_arms
     from lem.ab.ranking import rankings
     from lem.cli.compare import input_names, read_input
     from lem.reports.formats import toy_notice
@@ -63,7 +64,7 @@ def ranking(
             rows += [_row(entry) for entry in ranked]
             rows += _published(metric) if with_published else []
     toy = toy_notice(str(facts.get("model") or "") for facts in joined.info.arms.values())
-    notes = [*([toy] if toy else []), *(note for _, contents in named for note in contents.notes)]
+    notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info)]
     return ranking_frame(rows), notes
 
 

@@ -23,7 +23,7 @@ FIRST = "v2"
 class Metric:
     """One scorer, or one dimension of one judge, over the cells it applies to.
 
-    `kind` is "ordinal" for a judge's ratings, "binary" when every value of a scorer is 0 or 1, else "continuous".
+    `kind` is "ordinal" for a judge's ratings, "binary" when a scorer gives 0 and 1 and nothing else, else "continuous".
     `low` and `high` are the ends of the scale (None: not known). `source` is "scorer", or the judge's name.
     """
 
@@ -74,7 +74,7 @@ def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]
     info, records = _applicable(contents.info, contents.records, rows)
     cells = tuple(join_cells(info, records, list(rows)))
     values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
-    kind = ORDINAL if source != "scorer" else BINARY if values and values <= {0.0, 1.0} else CONTINUOUS
+    kind = ORDINAL if source != "scorer" else BINARY if values == {0.0, 1.0} else CONTINUOUS
     low, high = (0.0, 1.0) if kind == BINARY else (None, None)
     return Metric(name, source, kind, rows[0].version, low, high, cells)
 

@@ -25,7 +25,8 @@ from typing import Any
 
 from lem.errors import DataError, UserError
 from lem.records.model import Key, Record
-from lem.records.store import JsonlStore, lock_directory, read_jsonl, write_atomic
+from lem.records.rank_files import read_all_records
+from lem.records.store import JsonlStore, lock_directory, write_atomic
 
 RUN_SCHEMA = 1
 _VERSIONED = ("mlx", "mlx-lm", "numpy", "scipy", "transformers", "tokenizers")
@@ -141,12 +142,12 @@ def read_manifest(path: Path) -> RunInfo:
 
 
 def read_run(path: Path) -> tuple[RunInfo, list[Record]]:
-    """Read a run without locking or changing it; the last line of a key wins, a torn last line is left out."""
+    """Read a run without locking or changing it; the last line of a key wins, a torn last line is left out.
+
+    What ranks wrote that a killed run left unmerged counts as well.
+    """
     info = read_manifest(path)
-    file = path / "records.jsonl"
-    rows = read_jsonl(file)[0] if file.exists() else []
-    by_key = {record.key: record for record in _records(rows, file)}
-    return info, list(by_key.values())
+    return info, list(read_all_records(path).values())
 
 
 def _records(rows: list[dict[str, Any]], path: Path) -> Iterator[Record]:

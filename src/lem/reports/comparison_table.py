@@ -42,9 +42,11 @@ def by_metric(document: Row) -> dict[str, list[Row]]:
 
 def _objections(document: Row) -> Iterator[RenderableType]:
     for objection in document["objections"]:
-        refused = objection["severity"] == "refusal"
+        refused = objection["severity"] == "refusal" and not objection["overridden"]
         word, style = ("cannot be compared", "bold red") if refused else ("note", "yellow")
         yield Text.assemble((f"{word}: ", style), objection["sentence"])
+    for probe_id, reason in ((document["declared"] or {}).get("exclusions") or {}).items():
+        yield Text.assemble(("left out as planned: ", "yellow"), f"{probe_id}: {reason}")
     for sentence in document["deviations"]:
         yield Text.assemble(("deviation from the plan: ", "yellow"), sentence)
 
@@ -188,14 +190,15 @@ def _bounds(bounds: Sequence[float | None] | None) -> str:
 
 
 def _legend(document: Row) -> str:
-    families = []
-    if document["n_primary"]:
-        families.append(f"Holm over {document['n_primary']} primary contrasts")
-    if document["n_exploratory"]:
-        families.append(f"Benjamini-Hochberg over {document['n_exploratory']} exploratory ones")
+    tests = {row["family"]: row["n_tests"] for row in document["contrasts"]}
+    methods = {
+        "primary": "Holm over {} primary contrasts",
+        "exploratory": "Benjamini-Hochberg over {} exploratory ones",
+    }
+    families = [methods[family].format(count) for family, count in sorted(tests.items(), reverse=True)]
     declared = "" if document["declared"] else " Nothing was declared beforehand, so every contrast counts as primary."
     return (
-        "difference: treatment - baseline, one per probe, with the headline interval (the span of t, BCa and bootstrap-t "
-        "over probes and cluster-robust t over domains); "
+        "difference: treatment - baseline, one per probe, with the headline interval (the span of t, BCa and "
+        "bootstrap-t over probes and cluster-robust t over domains); "
         f"corrected: {' and '.join(families) or 'nothing tested'}.{declared} docs/METHODS.md explains every number."
     )

@@ -19,13 +19,13 @@ from markupsafe import Markup
 
 from lem.errors import UserError
 from lem.paths import display_path
-from lem.records import RunContents, metrics_of, read_contents, write_atomic
+from lem.records import Metric, RunContents, metrics_of, read_contents, write_atomic
 from lem.records.cells import arm_names, variants_each
 from lem.reports import formats, page_facts, page_findings, parts
 from lem.reports.answers import pack_answers
 from lem.reports.comparison_file import ComparisonView, read_comparison
 from lem.reports.leaderboard import choose_baseline
-from lem.reports.page_boards import build_board, change_threshold, lower_is_better
+from lem.reports.page_boards import build_board, change_threshold, lower_is_better, withheld_arms
 from lem.reports.training_section import trainings
 from lem.reports.viewer import Highlights, ViewedMetric
 
@@ -85,41 +85,55 @@ def render_page(
     highlights: Highlights | None = None,
 ) -> str:
     """The page as a string; what a large run's page needs beside it is written beside `target`."""
-    info = contents.info
-    names = arm_names(info, contents.records)
+    names = arm_names(contents.info, contents.records)
     against = choose_baseline(names, baseline or _compared(comparison, names))
     metrics = metrics_of(contents)
-    boards = [build_board(contents, metric, against, threshold, comparison) for metric in metrics]
-    counts = page_facts.counts_of(contents)
     viewed = [
-        ViewedMetric(metric, change_threshold(metric, threshold), lower_is_better(comparison, metric.name))
+        ViewedMetric(
+            metric,
+            change_threshold(metric, threshold),
+            lower_is_better(comparison, metric.name),
+            tuple(withheld_arms(comparison, metric.name, names, against)),
+        )
         for metric in metrics
     ]
-    answers = pack_answers(contents, viewed, against, highlights or {}, target or run / REPORT_NAME)
+    facts = _facts(contents, metrics, comparison, run) | {
+        "boards": [build_board(contents, metric, against, threshold, comparison) for metric in metrics],
+        "answers": pack_answers(contents, viewed, against, highlights or {}, target or run / REPORT_NAME),
+        "findings": page_findings.findings(comparison) if comparison else [],
+    }
+    return _rendered(facts)
+
+
+def _facts(
+    contents: RunContents, metrics: Sequence[Metric], comparison: ComparisonView | None, run: Path
+) -> dict[str, Any]:
+    """What the page says in words, by the names that its templates use."""
+    info, counts = contents.info, page_facts.counts_of(contents)
+    return {
+        "info": info,
+        "counts": counts,
+        "comparison": comparison,
+        "plan": page_findings.plan_facts(comparison) if comparison else [],
+        "notices": page_facts.notices(contents, metrics, comparison, counts, run),
+        "facts": page_facts.facts_of(info, counts),
+        "arm_facts": page_facts.arm_facts(info),
+        "commands": page_facts.commands(info, comparison, run),
+        "trainings": trainings(info, run),
+        "errors": Counter(record.error for record in contents.records if record.failed).most_common(),
+        "models": formats.models_line((name, str(facts.get("model", ""))) for name, facts in info.arms.items()),
+        "intervals": formats.INTERVALS,
+        "counted": formats.counted(variants_each(info)),
+        "domain_legend": formats.domain_legend(variants_each(info)),
+    }
+
+
+def _rendered(facts: Mapping[str, Any]) -> str:
     script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    return _environment().get_template("report.html.j2").render(
-        info=info,
-        boards=boards,
-        comparison=comparison,
-        findings=page_findings.findings(comparison) if comparison else [],
-        plan=page_findings.plan_facts(comparison) if comparison else [],
-        notices=page_facts.notices(contents, metrics, comparison, counts, run),
-        facts=page_facts.facts_of(info, counts),
-        arm_facts=page_facts.arm_facts(info),
-        commands=page_facts.commands(info, comparison, run),
-        trainings=trainings(info, run),
-        errors=Counter(record.error for record in contents.records if record.failed).most_common(),
-        models=formats.models_line((name, str(facts.get("model", ""))) for name, facts in info.arms.items()),
-        counts=counts,
-        intervals=formats.INTERVALS,
-        counted=formats.counted(variants_each(info)),
-        domain_legend=formats.domain_legend(variants_each(info)),
-        mark=Markup(_MARK),
-        script=Markup(script),
-        policy=_policy(script, bool(answers.folder)),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        answers=answers,
-    )  # fmt: skip
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    policy = _policy(script, bool(facts["answers"].folder))
+    template = _environment().get_template("report.html.j2")
+    return template.render(facts, mark=Markup(_MARK), script=Markup(script), policy=policy, style=Markup(style))
 
 
 def _compared(comparison: ComparisonView | None, names: Sequence[str]) -> str | None:

@@ -46,7 +46,7 @@ def build_board(
     rows = leaderboard_of(
         info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=threshold
     )
-    withheld = _withheld(comparison, metric.name, names, baseline)
+    withheld = withheld_arms(comparison, metric.name, names, baseline)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
     for cell in metric.cells:
         by_arm.setdefault(cell.key.arm, []).append(cell)
@@ -81,7 +81,7 @@ def lower_is_better(comparison: ComparisonView | None, metric: str) -> bool:
     return comparison is not None and any(effect.raw.get("lower_is_better") for effect in comparison.of(metric))
 
 
-def _withheld(
+def withheld_arms(
     comparison: ComparisonView | None, metric: str, names: Sequence[str], baseline: str | None
 ) -> dict[str, str]:
     """Arm -> why its numbers against the baseline are not shown."""

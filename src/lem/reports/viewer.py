@@ -25,11 +25,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ViewedMetric:
-    """A metric with how its changes are counted: `threshold`, and whether less is better."""
+    """A metric with how its changes are counted: `threshold`, whether less is better, and arms that show no change."""
 
     metric: Metric
     threshold: float
     lower_is_better: bool = False
+    withheld: tuple[str, ...] = ()
 
 
 class Grid:
@@ -88,7 +89,8 @@ def viewer_index(
         "outcomes": "".join(grid.outcome(key) for key in grid.places()),
         "metrics": [
             {"name": one.metric.name, "version": one.metric.version, "threshold": one.threshold,
-             "lower": one.lower_is_better, "signals": _signal_names(one.metric)}
+             "lower": one.lower_is_better, "signals": _signal_names(one.metric),
+             "withheld": [grid.arms.index(arm) for arm in one.withheld]}
             for one in viewed
         ],
         "values": [_values(grid, one.metric) for one in viewed],

@@ -68,7 +68,8 @@ def is_english(prose: str, words: Sequence[str]) -> bool:
         foreign = sum(ord(letter) > 0x24F and not 0x1E00 <= ord(letter) <= 0x1EFF for letter in letters)
         if foreign > _FOREIGN_SCRIPT_SHARE * len(letters):
             return False
-    spelt = Counter(word for word in words if not any(character.isdigit() for character in word))
+    # letters alone are no digits, which spares nearly every word the closer look
+    spelt = Counter(word for word in words if word.isalpha() or not any(character.isdigit() for character in word))
     found = {language: [word for word in known if word in spelt] for language, known in _function_words().items()}
     counts = {language: sum(spelt[word] for word in words) for language, words in found.items()}
     english = counts.pop("en")

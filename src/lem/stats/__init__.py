@@ -11,7 +11,7 @@ Values that are missing never enter: NaN is refused with a ValueError.
 from lem.stats.agreement import krippendorff_alpha, weighted_kappa
 from lem.stats.binary import mcnemar
 from lem.stats.clusters import cluster_bootstrap, cluster_t_test, design_effect
-from lem.stats.estimate import Estimate, bootstrap_t, cluster_t_interval, mean_bca, rate, t_interval
+from lem.stats.estimate import Estimate, bootstrap_t, cluster_freedom, cluster_t_interval, mean_bca, rate, t_interval
 from lem.stats.headline import headline, headline_tail
 from lem.stats.hypotheses import PValue, sign_flip, wilcoxon_signed_rank
 from lem.stats.length import LengthControlled, length_controlled
@@ -19,7 +19,7 @@ from lem.stats.margins import MarginTest, equivalent, non_inferior
 from lem.stats.multiplicity import benjamini_hochberg, holm
 from lem.stats.ordinal import cliffs_delta
 from lem.stats.paired import PairedComparison, paired_difference, per_probe, per_source, source_domains
-from lem.stats.power import minimum_detectable_effect, power_of, probes_needed
+from lem.stats.power import detectable_effect, minimum_detectable_effect, power_of, probes_needed
 from lem.stats.repeats import NoiseComponents, fixed_set_difference, noise_components, sd_of_difference
 
 __all__ = [
@@ -33,9 +33,11 @@ __all__ = [
     "bootstrap_t",
     "cliffs_delta",
     "cluster_bootstrap",
+    "cluster_freedom",
     "cluster_t_interval",
     "cluster_t_test",
     "design_effect",
+    "detectable_effect",
     "equivalent",
     "fixed_set_difference",
     "headline",

@@ -16,7 +16,7 @@ Values = Sequence[float] | NDArray[np.float64]
 N_RESAMPLES = 9999
 BOOTSTRAP_SEED = 20260101
 MOST_STRETCH = 2.0  # see bootstrap_t
-LARGE_N = 10_000  # beyond, resampling costs minutes and its interval is the normal one
+LARGE_N = 2_000  # beyond, resampling costs minutes and its interval is the normal one
 _BATCH_VALUES = 20_000_000  # resampled values held at once: 160 MB
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from scipy import optimize
+from scipy import stats as sps
 
 _MOST_PROBES = 2**40
 
@@ -46,6 +47,32 @@ def power_of(
     return 1.0 if math.isnan(found) else found
 
 
+def detectable_effect(
+    stderr: float, freedom: float, *, alpha: float = 0.05, power: float = 0.8, n_tests: int = 1
+) -> float:
+    """Smallest effect that a two-sided t test at alpha / n_tests finds with this power, given its standard error.
+
+    For a comparison that was made: the standard error and the degrees of freedom are those of its own test.
+    NaN without either, 0 where nothing varies.
+    """
+    level = _alpha_of_one(alpha, n_tests)
+    if math.isnan(stderr) or not freedom > 0:
+        return math.nan
+    if stderr == 0:
+        return 0.0
+    limit = float(sps.t.isf(level / 2, freedom))
+
+    def short_of(shift: float) -> float:
+        near, far = float(sps.nct.sf(limit, freedom, shift)), float(sps.nct.cdf(-limit, freedom, shift))
+        found = near if math.isnan(far) else near + far  # the far tail of a strong effect underflows to NaN in scipy
+        return 1.0 - power if math.isnan(found) else found - power  # and so does the near one where the power is 1
+
+    most = limit + 1
+    while short_of(most) < 0:
+        most *= 2
+    return float(optimize.brentq(short_of, 0.0, most, xtol=1e-9)) * stderr
+
+
 def minimum_detectable_effect(
     sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8, n_tests: int = 1, design_effect: float = 1.0
 ) -> float:
@@ -56,18 +83,7 @@ def minimum_detectable_effect(
     level, spread = _alpha_of_one(alpha, n_tests), _spread(sd, design_effect)
     if not level < power < 1:
         raise ValueError(f"power {power} is not between alpha and 1")
-    if n < 2:
-        return math.nan
-    if spread == 0:
-        return 0.0
-
-    def short_of(standardised: float) -> float:
-        return power_of(standardised, 1.0, n, alpha=level) - power
-
-    most = 1 / math.sqrt(n)
-    while short_of(most) < 0:
-        most *= 2
-    return float(optimize.brentq(short_of, 0.0, most, xtol=1e-9)) * spread
+    return detectable_effect(spread / math.sqrt(n), n - 1, alpha=level, power=power) if n >= 2 else math.nan
 
 
 def probes_needed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def _shared(treatment: Repeats, baseline: Repeats) -> list[str]:
 def _weights(probes: Sequence[str], sources: Mapping[str, str]) -> NDArray[np.float64]:
     """Equal weight to every source, shared among its variants; they sum to 1."""
     names = [sources.get(probe, probe) for probe in probes]
-    sizes = {name: names.count(name) for name in set(names)} if sources else dict.fromkeys(names, 1)
+    sizes = Counter(names)
     return np.asarray([1 / (len(sizes) * sizes[name]) for name in names])
 
 

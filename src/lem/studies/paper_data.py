@@ -121,4 +121,5 @@ def rounded(value: Any) -> Any:
 def as_text(data: Mapping[str, Any]) -> str:
     """A data file as it is written: JSON whose innermost objects stand on one line each."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\{\s+([^{}\[\]]*?)\s+\}", lambda found: "{" + re.sub(r"\s*\n\s*", " ", found[1]) + "}", text) + "\n"
+    innermost = re.compile(r"\{\n\s*([^{}\[\]]*?)\n\s*\}")  # a string holds no line break of its own
+    return innermost.sub(lambda found: "{" + re.sub(r"\n\s*", " ", found[1]) + "}", text) + "\n"

@@ -29,8 +29,8 @@ def demonstration(run: Path) -> dict[str, Any]:
     comparison = compare(contents, Options(baseline="base"), declared, departures)
     adapter = Path(str(info.arms["trained"]["adapter"]))
     configuration = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    data = Path(configuration["data"])
-    loss = held_out_loss(str(info.arms["trained"]["model"]), adapter, data / "test.jsonl")
+    folder = Path(configuration["data"])
+    loss = held_out_loss(str(info.arms["trained"]["model"]), adapter, folder / "test.jsonl")
     pairs = zip(comparison.contrasts, comparison.verdicts, strict=True)
     data: dict[str, Any] = rounded({
         "schema": SCHEMA, "kind": "paper data", "title": "demonstration",
@@ -40,7 +40,7 @@ def demonstration(run: Path) -> dict[str, Any]:
         "probe_sha": info.data["probe_sha"],
         "n_probes": len(info.probes), "n_domains": len({probe["domain"] for probe in info.probes}),
         "training": {
-            "examples": _rows(data / "train.jsonl"), "held_out": _rows(data / "test.jsonl"),
+            "examples": _rows(folder / "train.jsonl"), "held_out": _rows(folder / "test.jsonl"),
             **{name: configuration["training"][name] for name in ("iters", "batch_size", "learning_rate")},
         },
         "held_out_loss": {"base": estimate_row(loss.base), "trained": estimate_row(loss.trained),

@@ -28,11 +28,11 @@
     if (isAnswered(at.place)) node.append(...answer(cell, texts));
     else if (code === "f") node.append(make("div", "text none", "The request failed: " + cell.e));
     else node.append(make("div", "text none", "Planned, and not stored."));
-    if (cell.k !== undefined) node.append(folded("Thinking", [make("div", "text", texts[cell.k])]));
+    if (cell.k !== undefined) node.append(folded("Thinking", [longText(texts[cell.k], "Thinking of " + name)]));
     if (isAnswered(at.place) && cell.s.some((score) => score.length)) node.append(signalTables(at));
     if (cell.m && cell.m.length) {
       node.append(folded("Messages sent", cell.m.flatMap(([role, parts]) => [
-        make("p", "role", role), make("div", "text", parts.map((i) => texts[i]).join("")),
+        make("p", "role", role), longText(parts.map((i) => texts[i]).join(""), "Message of " + role + " to " + name),
       ])));
     }
     return node;
@@ -56,7 +56,7 @@
       return node;
     }
     node.append(make("b", "", format(raw, false)));
-    const other = reference(p, a, r), theirs = other === null ? null : valueOf(m, other);
+    const other = data.metrics[m].withheld.includes(a) ? null : reference(p, a, r), theirs = other === null ? null : valueOf(m, other);
     if (theirs !== null) {
       const gained = data.metrics[m].lower ? theirs - raw : raw - theirs;
       node.append(" ", make("small", gained > 0 ? "better" : gained < 0 ? "worse" : "", format(raw - theirs, true)));
@@ -90,7 +90,7 @@
       const rows = counts.map((count, j) => [readable(signals[j]), count]).filter(([, count]) => count);
       if (rows.length) parts.push(signalTable(name, rows));
       else if (counts.length) parts.push(make("p", "meta", "no signal found"));
-      if (said) parts.push(make("div", "text", said));
+      if (said) parts.push(longText(said, "What the judge of " + name + " said"));
     });
     return folded("Scores and signals", parts);
   }
@@ -105,6 +105,15 @@
       body.append(row);
     }
     return table;
+  }
+
+  // Scrolls within its card, so the keyboard must reach it and it must say what it is.
+  function longText(text, label) {
+    const node = make("div", "text", text);
+    node.tabIndex = 0;
+    node.setAttribute("role", "region");
+    node.setAttribute("aria-label", label);
+    return node;
   }
 
   function folded(title, children) {

@@ -13,7 +13,7 @@
     if (event.altKey || event.ctrlKey || event.metaKey || event.isComposing) return;
     const inAnswers = byId("answers").contains(event.target), field = event.target.closest("input, select, textarea");
     if (event.key === "Escape" && inAnswers) return leaveField(event);
-    if (field || event.target.closest(".scroll") || !byId("letter-keys").checked && event.key.length === 1) return;
+    if (field || event.target.closest("[role=region]") || !byId("letter-keys").checked && event.key.length === 1) return;
     if (event.key === "/") {
       event.preventDefault();
       search.focus();

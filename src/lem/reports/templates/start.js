@@ -63,8 +63,10 @@
     return n ? sum / n : null;
   }
 
-  // improved, regressed or unchanged: the mean over repeats against that of the baseline; null when one has none.
+  // improved, regressed or unchanged: the mean over repeats against that of the baseline; null when one has none,
+  // or when a comparison withholds it.
   function changeOf(m, p, a) {
+    if (data.metrics[m].withheld.includes(a)) return null;
     const ours = meanOf(m, p, a), theirs = meanOf(m, p, data.baseline);
     if (ours === null || theirs === null) return null;
     const { threshold, lower } = data.metrics[m], gained = lower ? theirs - ours : ours - theirs;
