@@ -184,7 +184,7 @@ def test_an_adapter_of_whole_weights_is_refused_before_anything_is_made(
 
 def test_a_declared_plan_names_a_run_and_changes_no_answer(tmp_path: Path, model: Path, probes: Path) -> None:
     plan = small_plan(model, probes, limit=3, max_tokens=3)
-    declared = replace(plan, declared={"kind": "plan", "sha": "a" * 64})
+    declared = replace(plan, declared={"kind": "plan", "baseline": "base", "sha": "a" * 64})
     fingerprints = [[r.fingerprint for arm in render_plan(p) for r in arm.requests.values()] for p in (plan, declared)]
     assert fingerprints[0] == fingerprints[1]
     assert plan.short_hash != declared.short_hash
@@ -196,7 +196,7 @@ def test_a_declared_plan_names_a_run_and_changes_no_answer(tmp_path: Path, model
     with pytest.raises(
         ResumeMismatch, match=r"another plan \(hash a{12}, not b{12}\); give a new --output, nothing was touched"
     ):
-        run_benchmark(replace(plan, declared={"kind": "plan", "sha": "b" * 64}), tmp_path / "run")
+        run_benchmark(replace(plan, declared={"kind": "plan", "baseline": "base", "sha": "b" * 64}), tmp_path / "run")
     assert bytes_of(tmp_path / "run") == before
 
 
@@ -205,7 +205,7 @@ def test_a_plan_that_follows_the_answers_is_refused(tmp_path: Path, model: Path,
     run_benchmark(plan, tmp_path / "run")
     before = bytes_of(tmp_path / "run")
     with pytest.raises(ResumeMismatch, match=r"one that follows the answers declares nothing; leave out --plan"):
-        run_benchmark(replace(plan, declared={"kind": "plan", "sha": "a" * 64}), tmp_path / "run")
+        run_benchmark(replace(plan, declared={"kind": "plan", "baseline": "base", "sha": "a" * 64}), tmp_path / "run")
     assert bytes_of(tmp_path / "run") == before
 
 

@@ -185,11 +185,6 @@ def _repeats(
     for cell in metric.cells:
         if cell.key.arm != arm or cell.value is None or cell.key.probe_id in excluded:
             continue
-        if not math.isfinite(cell.value):
-            raise UserError(
-                f"the pilot has the value {cell.value} for {metric.name} (arm '{arm}', probe {cell.key.probe_id}, "
-                f"repeat {cell.key.repeat}); score it again or take that row out."
-            )
         source = sources.get(cell.key.probe_id, cell.key.probe_id)
         found.setdefault(source, {}).setdefault(cell.key.repeat, []).append(cell.value)
     return {source: [_mean(values) for values in repeats.values()] for source, repeats in found.items()}

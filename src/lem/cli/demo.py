@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NANO_TOKENS = 192
 PRIMARY = "v2:trained"
+DECLARED = ("arms", "baseline", "primary", "margins", "exclusions", "probes", "probe_sha", "repeats", "settings")
 
 
 @click.command("demo")
@@ -107,12 +108,16 @@ def _benchmark(
 def _declare(config: Config, plan: RunPlan, adapter: Path, output: Path | None) -> tuple[RunPlan, Path]:
     """Declare the demo's one primary contrast before anything is generated; returns the plan and its run directory."""
     from lem.ab.plan import Options, make_plan_document
-    from lem.ab.plan_file import write_plan
+    from lem.ab.plan_file import read_plan, write_plan
 
     runs, stem = Path(config.runs_dir) / "benchmark", f"demo-{adapter.name.removeprefix('demo-')}"
     beside = output if output else runs / f"{stem}-{plan.short_hash}-{len(plan.probes)}"
     document = make_plan_document(plan, Options(baseline="base", primary=(PRIMARY,)))
-    plan = replace(plan, declared=write_plan(beside.with_name(f"{beside.name}.plan.json"), document))
+    file = beside.with_name(f"{beside.name}.plan.json")
+    stored = read_plan(file) if file.is_file() else {}
+    # what is foretold may change with a newer version, what was declared may not
+    same = bool(stored) and all(stored[part] == document[part] for part in DECLARED)
+    plan = replace(plan, declared=stored if same else write_plan(file, document))
     return plan, output or runs / f"{stem}-{plan.short_hash}"
 
 

@@ -7,20 +7,35 @@ and *scored* otherwise; only then has it a value.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from lem.errors import DataError
-from lem.records.model import Key, Record, Score, text_sha
-from lem.records.run import RunInfo
+from lem.records.model import (
+    NOT_FINITE,
+    Key,
+    Record,
+    Score,
+    field_kinds,
+    is_finite,
+    misfit,
+    shown,
+    text_sha,
+)
+from lem.records.run import RunInfo, nth_line, reading
 from lem.records.store import read_jsonl
 
 NOT_SCORED = "no score stored yet"
 STALE = "the stored score belongs to an earlier answer"
+# The names in lem.scorers.table: what `lem score` can make again from the answers alone.
+OWN_SCORERS = ("v1", "v2", "v3")
+_KINDS = field_kinds(Score)
+_NUMBERS = frozenset((int, float))
 
 
 class Outcome(StrEnum):
@@ -100,14 +115,20 @@ def _check_scores(records: dict[Key, Record], scores: dict[Key, Score]) -> None:
     versions = sorted({score.version for score in scores.values()})
     name = next((score.scorer for score in scores.values()), "")
     if len(versions) > 1:
-        raise DataError(f"scores of '{name}' come from versions {', '.join(versions)}; run `./lem score` again.")
+        named = " and ".join(f"'{version}'" for version in versions)
+        cannot = "" if name in OWN_SCORERS else ", which cannot be compared"
+        raise DataError(f"scores of '{name}' come from versions {named}{cannot}; {_remedy(name)}.")
     strangers = [key for key in scores if key not in records]
     if strangers:
         arm, probe, repeat = strangers[0]
         raise DataError(
             f"scores of '{name}': {len(strangers)} belong to no record of this run, the first to arm '{arm}', probe "
-            f"{probe}, repeat {repeat}; run `./lem score` again."
+            f"{probe}, repeat {repeat}; {_remedy(name)}."
         )
+
+
+def _remedy(name: str) -> str:
+    return "run `./lem score` again" if name in OWN_SCORERS else "import or judge again"
 
 
 def _cell(key: Key, record: Record | None, score: Score | None) -> Cell:
@@ -119,8 +140,10 @@ def _cell(key: Key, record: Record | None, score: Score | None) -> Cell:
         return Cell(key, Outcome.UNSCORED, record, reason=NOT_SCORED)
     if score.record_sha and score.record_sha != text_sha(record.response):
         return Cell(key, Outcome.UNSCORED, record, reason=STALE)
-    if score.unscored is not None or score.value is None or math.isnan(score.value):
+    if score.unscored is not None or score.value is None:
         return Cell(key, Outcome.UNSCORED, record, score, score.unscored or "no value and no reason stored")
+    if not is_finite(score.value):
+        return Cell(key, Outcome.UNSCORED, record, score, NOT_FINITE)
     return Cell(key, Outcome.SCORED, record, score)
 
 
@@ -135,12 +158,32 @@ def read_scores(run: Path) -> dict[str, list[Score]]:
 
 def _read_score_file(file: Path) -> list[Score]:
     scores = []
-    for number, row in enumerate(read_jsonl(file, allow_torn=False)[0], start=1):
+    with reading(file):
+        rows = read_jsonl(file, allow_torn=False)[0]
+    sound: set[tuple[object, ...]] = set()
+    for number, row in enumerate(rows):
         try:
             score = Score(**row)
+            fault = misfit(row, _KINDS, sound) or _signal_misfit(score.signals)
         except TypeError as error:
-            raise DataError(f"{file} line {number}: not a score ({error}); run `./lem score` again.") from None
-        if score.scorer != file.stem:
-            raise DataError(f"{file} line {number}: a score by '{score.scorer}'; run `./lem score` again.")
+            fault = str(error)
+        if fault is None and score.scorer != file.stem:
+            fault = f"it is by '{score.scorer}'"
+        if fault is not None:
+            remedy = "run `./lem score` again" if file.stem in OWN_SCORERS else "restore it from a copy or import again"
+            raise DataError(f"{nth_line(file, number)}: not a score of '{file.stem}' ({fault}); {remedy}.")
+        if score.value is not None and not is_finite(score.value):
+            score = replace(score, value=None, unscored=score.unscored or NOT_FINITE)
         scores.append(score)
     return scores
+
+
+def _signal_misfit(signals: dict[str, Any]) -> str | None:
+    values = signals.values()
+    with suppress(OverflowError, TypeError):  # whole numbers that no float can hold, values that are no numbers
+        if _NUMBERS.issuperset(map(type, values)) and is_finite(sum(map(abs, values))):
+            return None
+    for name, value in signals.items():
+        if type(value) not in _NUMBERS or not is_finite(value):
+            return f"signal '{name}' must be a finite number, not {shown(value)}"
+    return None

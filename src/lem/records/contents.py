@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lem.errors import DataError
 from lem.records.cells import read_scores
-from lem.records.model import Judgement, Record, Score
-from lem.records.run import RunInfo, read_run
+from lem.records.model import NOT_FINITE, Judgement, Record, Score, field_kinds, is_finite, misfit, shown
+from lem.records.run import RunInfo, nth_line, read_run, reading
 from lem.records.store import read_jsonl
+
+_KINDS = field_kinds(Judgement)
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,58 @@ def read_contents(path: Path) -> RunContents:
 def read_judgements(run: Path) -> list[Judgement]:
     """Read every `judgements/<judge>.jsonl` of a run, files by name; the last line of a judgement's key wins.
 
-    Raises: DataError naming the file and line of a row that is no judgement.
+    Raises: DataError naming the file and line of a row that is no judgement, whose value is outside its scale, or
+    whose scale is not that of the judge's other judgements on the dimension.
     """
-    found: dict[tuple[str, str, int, str, str, str], Judgement] = {}
+    found: dict[tuple[str, str, int, str, str, str], tuple[Judgement, Path, int]] = {}
+    sound: set[tuple[object, ...]] = set()
     for file in sorted((run / "judgements").glob("*.jsonl")):
-        for number, row in enumerate(read_jsonl(file)[0], start=1):
+        for number, row in enumerate(_rows(file)):
             try:
                 judgement = Judgement(**row)
+                fault = misfit(row, _KINDS, sound) or _scale_fault(judgement.value, judgement.low, judgement.high)
             except TypeError as error:
-                raise DataError(f"{file} line {number}: not a judgement ({error}); restore it from a copy.") from None
-            found[judgement.full_key] = judgement
-    return list(found.values())
+                fault = str(error)
+            if fault is not None:
+                raise _not_a_judgement(file, number, fault)
+            if judgement.value is not None and not is_finite(judgement.value):
+                judgement = replace(judgement, value=None, unscored=judgement.unscored or NOT_FINITE)
+            found[judgement.full_key] = (judgement, file, number)
+    _refuse_two_scales(found.values())
+    return [judgement for judgement, _, _ in found.values()]
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    with reading(file):
+        return read_jsonl(file)[0]
+
+
+def _not_a_judgement(file: Path, number: int, fault: str) -> DataError:
+    return DataError(f"{nth_line(file, number)}: not a judgement ({fault}); restore it from a copy or judge again.")
+
+
+def _scale_fault(value: float | None, low: float | None, high: float | None) -> str | None:
+    for name, end in (("low", low), ("high", high)):
+        if end is not None and not is_finite(end):
+            return f"field '{name}' must be a finite number or null, not {shown(end)}"
+    if low is not None and high is not None and low >= high:
+        return f"the scale from {low:g} to {high:g} has no range"
+    if value is None or not is_finite(value):
+        return None
+    if (low is not None and value < low) or (high is not None and value > high):
+        ends = [f"{word} {end:g}" for word, end in (("from", low), ("to", high)) if end is not None]
+        return f"the value {value:g} is outside the scale {' '.join(ends)}"
+    return None
+
+
+def _refuse_two_scales(judgements: Iterable[tuple[Judgement, Path, int]]) -> None:
+    """Ratings and comparisons of two answers may have scales of their own; a row without a scale contradicts none."""
+    scales: dict[tuple[str, str, bool], tuple[float | None, float | None]] = {}
+    for judgement, file, number in judgements:
+        scale = (judgement.low, judgement.high)
+        if scale == (None, None):
+            continue
+        first = scales.setdefault((judgement.judge, judgement.dimension, judgement.order == ""), scale)
+        if scale != first:
+            one, other = (" to ".join("?" if end is None else f"{end:g}" for end in ends) for ends in (scale, first))
+            raise _not_a_judgement(file, number, f"its scale is {one}, that of earlier ones on its dimension {other}")

@@ -9,11 +9,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, NamedTuple
 
 RECORD_SCHEMA = 1
+NOT_FINITE = "the stored value is not finite"
+LARGEST = 1e300  # beyond it a mean or a difference can overflow, and would no longer be finite
+
+# Annotation of a field -> the types that JSON may hold there (true and false are no numbers), and their words.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "str | None": ((str, NoneType), "a text or null"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, NoneType), "a whole number or null"),
+    "float | None": ((float, int, NoneType), "a number or null"),
+    "dict[str, float]": ((dict,), "an object of numbers"),
+    "tuple[dict[str, str], ...]": ((list, tuple, NoneType), "a list of objects of texts"),
+    "dict[str, Any]": ((dict,), "an object"),
+    "dict[str, str]": ((dict,), "an object of texts"),
+    "dict[str, dict[str, Any]]": ((dict,), "an object of objects"),
+    "list[dict[str, str]]": ((list,), "a list of objects of texts"),
+    "list[str]": ((list,), "a list of texts"),
+}
 
 
 class Key(NamedTuple):
@@ -73,12 +92,22 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Record:
-        """Build a record from a line of `records.jsonl`; unknown fields of a newer schema are an error (KeyError)."""
+        """Build a record from a line of `records.jsonl`.
+
+        Raises: KeyError for unknown fields (of a newer schema), TypeError for a field that is missing or of another
+        type, and for a record with neither a response nor an error.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = set(row) - names
         if unknown:
             raise KeyError(f"unknown record fields {sorted(unknown)}")
-        return cls(**{**row, "messages": tuple(row.get("messages") or ())})
+        record = cls(**{**row, "messages": tuple(row.get("messages") or ())})
+        fault = misfit(row, _RECORD_KINDS, _RECORD_FORMS) or _message_misfit(record.messages)
+        if fault is None and record.response is None and record.error is None:
+            fault = "it has neither a response nor an error"
+        if fault is not None:
+            raise TypeError(fault)
+        return record
 
 
 @dataclass(frozen=True)
@@ -101,8 +130,8 @@ class Score:
         return Key(self.arm, self.probe_id, self.repeat)
 
     def to_row(self) -> dict[str, Any]:
-        """Return the flat JSON object of `scores/<scorer>.jsonl` (NaN becomes null)."""
-        return {**dataclasses.asdict(self), "value": _finite_or_none(self.value)}
+        """Return the flat JSON object of `scores/<scorer>.jsonl` (a value that is not finite becomes null)."""
+        return {**dataclasses.asdict(self), **_stored_value(self)}
 
 
 @dataclass(frozen=True)
@@ -141,12 +170,62 @@ class Judgement:
         return (*self.key, self.judge, self.dimension, self.order)
 
     def to_row(self) -> dict[str, Any]:
-        """Return the flat JSON object of `judgements/<judge>.jsonl` (NaN becomes null)."""
-        return {**dataclasses.asdict(self), "value": _finite_or_none(self.value)}
+        """Return the flat JSON object of `judgements/<judge>.jsonl` (a value that is not finite becomes null)."""
+        return {**dataclasses.asdict(self), **_stored_value(self)}
 
 
-def _finite_or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def is_finite(value: float) -> bool:
+    """True for a number that can be counted with: neither NaN nor infinite nor beyond 1e300 on either side."""
+    return -LARGEST <= value <= LARGEST
+
+
+def _stored_value(item: Score | Judgement) -> dict[str, Any]:
+    if item.value is None or is_finite(item.value):
+        return {"value": item.value}
+    return {"value": None, "unscored": item.unscored or NOT_FINITE}
+
+
+Kinds = Mapping[str, tuple[tuple[type, ...], str]]
+_Form = tuple[object, ...]
+
+
+def field_kinds(of: type) -> Kinds:
+    """For each field of a dataclass the types that its JSON form may have, and their words."""
+    return {field.name: _KINDS[str(field.type)] for field in dataclasses.fields(of)}
+
+
+def misfit(row: Mapping[str, Any], kinds: Kinds, sound: set[_Form]) -> str | None:
+    """What is wrong with the first field that is of another type than it may be; None when all fit.
+
+    Args:  sound: forms of rows (names and types) that were found to fit; kept by the caller, because the rows of a
+           file are of few forms, and a look at a form is faster than one at every field.
+    """
+    form = (*row, *map(type, row.values()))
+    if form in sound:
+        return None
+    for name, value in row.items():
+        types, words = kinds[name]
+        if type(value) not in types:
+            return f"field '{name}' must be {words}, not {shown(value)}"
+    sound.add(form)
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value as JSON, short enough for a sentence."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_RECORD_KINDS = field_kinds(Record)
+_RECORD_FORMS: set[_Form] = set()
+
+
+def _message_misfit(messages: tuple[Any, ...]) -> str | None:
+    for message in messages:
+        if type(message) is not dict or any(type(text) is not str for text in message.values()):
+            return f"field 'messages' must be a list of objects of texts, not of {shown(message)}"
+    return None
 
 
 def text_sha(text: str) -> str:

@@ -20,11 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lem.errors import DataError, UserError
-from lem.records.model import Key, Record
+from lem.records.model import Key, Kinds, Record, field_kinds, misfit, shown
 from lem.records.rank_files import read_all_records
 from lem.records.store import JsonlStore, lock_directory, write_atomic
 
@@ -57,6 +59,20 @@ class RunInfo:
     created: str = ""
     updated: str = ""
     schema: int = RUN_SCHEMA
+
+
+MOST_REPEATS = 1_000_000
+_MANIFEST = field_kinds(RunInfo)
+_NUMBER = (int, float)
+_OBJECT, _AMOUNT = ((dict, NoneType), "an object or null"), ((int, float, NoneType), "a number or null")
+# What may be left out, and is counted with or looked into where it is there.
+_FACTS: Kinds = {"settings": _OBJECT, "identity": _OBJECT, "adapter_scale": _AMOUNT, "bits": _AMOUNT}
+_SETTINGS: Kinds = {"temperature": _AMOUNT, "top_p": _AMOUNT, "max_tokens": _AMOUNT}
+_PLAN: Kinds = {
+    **dict.fromkeys(("primary", "exclusions", "arms", "probes"), ((list,), "a list")),
+    **dict.fromkeys(("margins", "settings"), ((dict,), "an object")),
+    **dict.fromkeys(("repeats", "n_probes"), ((int,), "a whole number")),
+}
 
 
 def now() -> str:
@@ -127,32 +143,129 @@ def _is_remnant(entry: Path) -> bool:
 
 
 def read_manifest(path: Path) -> RunInfo:
-    """Read `run.json`.   Raises: DataError if it is missing, malformed or of a newer schema."""
+    """Read `run.json`.   Raises: DataError if it is missing, malformed, of another shape or of a newer schema."""
     file = path / "run.json"
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        info = RunInfo(**raw)
     except FileNotFoundError:
         raise DataError(f"{path} holds no run.json, so it is not a run directory; check the path.") from None
-    except (json.JSONDecodeError, TypeError) as error:
-        raise DataError(f"{file}: not a readable manifest ({error}); restore it from a copy.") from None
-    if info.schema > RUN_SCHEMA:
-        raise DataError(f"{file}: schema {info.schema} is newer than this version reads ({RUN_SCHEMA}); update LEM.")
+    except (OSError, RecursionError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise _unreadable(file, str(error)) from None
+    if not isinstance(raw, dict):
+        raise _unreadable(file, "it is no JSON object")
+    schema = raw.get("schema", RUN_SCHEMA)
+    if type(schema) is int and schema > RUN_SCHEMA:
+        raise DataError(f"{file}: schema {schema} is newer than this version reads ({RUN_SCHEMA}); update LEM.")
+    try:
+        info = RunInfo(**raw)
+    except TypeError as error:
+        raise _unreadable(file, str(error)) from None
+    fault = misfit(raw, _MANIFEST, set()) or next(_faults(info), None) or plan_fault(info.plan)
+    if fault is not None:
+        raise _unreadable(file, fault)
     return info
+
+
+def _unreadable(file: Path, fault: str) -> DataError:
+    return DataError(f"{file}: not a readable manifest ({fault}); restore it from a copy.")
+
+
+def _faults(info: RunInfo) -> Iterator[str]:
+    """What is wrong below the top level of a manifest."""
+    if not all(type(facts) is dict for facts in info.arms.values()):
+        yield "every entry of 'arms' must be an object"
+    for arm, facts in info.arms.items():
+        yield from (f"arm '{arm}': {fault}" for fault in _wrong(facts, _FACTS))
+    yield from (f"settings: {fault}" for fault in _wrong(info.settings, _SETTINGS))
+    repeats = info.settings.get("repeats", 1)
+    if type(repeats) is not int or not 1 <= repeats <= MOST_REPEATS:
+        yield f"settings: 'repeats' must be a whole number from 1 to {MOST_REPEATS:,}, not {shown(repeats)}"
+    for number, probe in enumerate(info.probes, start=1):
+        if not _texts_of(probe, "id", "domain") or not all(type(text) is str for text in probe.values()):
+            yield f"entry {number} of 'probes' must be an object of texts with an 'id' and a 'domain'"
+    for name, group in info.groups.items():
+        if not _is_group(group):
+            yield f"group '{name}' must have an 'arm', a 'repeat' and a list of 'probes'"
+    if not all(type(part) is str for part in info.command):
+        yield "field 'command' must be a list of texts"
+    notes = info.data.get("notes", [])
+    if type(notes) is not list:
+        yield f"data: 'notes' must be a list of texts, not {shown(notes)}"
+
+
+def plan_fault(plan: dict[str, Any]) -> str | None:
+    """What is wrong with the shape of a plan that a run was made under; None for {} and for a sound one."""
+    return next(_plan_faults(plan), None) if plan else None
+
+
+def _plan_faults(plan: dict[str, Any]) -> Iterator[str]:
+    try:
+        json.dumps(plan, allow_nan=False)
+    except ValueError:
+        yield "plan: it holds a number that is not finite"
+    for name in ("sha", "baseline"):
+        if type(plan.get(name)) is not str:
+            yield f"plan: '{name}' must be a text"
+    yield from (f"plan: {fault}" for fault in _wrong(plan, _PLAN))
+    entries = {
+        "primary": all(_is_pair(entry) for entry in plan.get("primary", [])),
+        "margins": all(type(value) in _NUMBER and value > 0 for value in plan.get("margins", {}).values()),
+        "exclusions": all(_texts_of(entry, "probe_id", "reason") for entry in plan.get("exclusions", [])),
+        "arms": all(_texts_of(entry, "name") for entry in plan.get("arms", [])),
+        "probes": all(_texts_of(entry, "id", "domain", "sha") for entry in plan.get("probes", [])),
+    }
+    yield from (f"plan: '{name}' has an entry of another form" for name, good in entries.items() if not good)
+
+
+def _wrong(found: dict[str, Any], kinds: Kinds) -> Iterator[str]:
+    for name, (types, words) in kinds.items():
+        if name in found and type(found[name]) not in types:
+            yield f"'{name}' must be {words}, not {shown(found[name])}"
+
+
+def _texts_of(entry: Any, *names: str) -> bool:
+    return type(entry) is dict and all(type(entry.get(name)) is str for name in names)
+
+
+def _is_pair(entry: Any) -> bool:
+    return type(entry) is list and len(entry) == 2 and all(type(part) is str for part in entry)
+
+
+def _is_group(group: Any) -> bool:
+    if not _texts_of(group, "arm") or type(group.get("repeat")) is not int:
+        return False
+    return type(group.get("probes")) is list and all(type(probe) is str for probe in group["probes"])
 
 
 def read_run(path: Path) -> tuple[RunInfo, list[Record]]:
     """Read a run without locking or changing it; the last line of a key wins, a torn last line is left out.
 
-    What ranks wrote that a killed run left unmerged counts as well.
+    What ranks wrote that a killed run left unmerged counts as well.   Raises: DataError for whatever cannot be read.
     """
     info = read_manifest(path)
-    return info, list(read_all_records(path).values())
+    with reading(path / "records.jsonl"):
+        return info, list(read_all_records(path).values())
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """What the file system or the JSON parser refuses of this file becomes a DataError."""
+    try:
+        yield
+    except (OSError, RecursionError, ValueError) as error:
+        raise DataError(f"{file}: not readable ({error}); restore it from a copy.") from None
+
+
+def nth_line(file: Path, index: int) -> str:
+    """Name the line (FILE line N) of the row with this index (from 0); blank lines are lines and no rows."""
+    with file.open("rb") as lines:
+        filled = (number for number, line in enumerate(lines, start=1) if line.strip())
+        return f"{file} line {next(islice(filled, index, None))}"
 
 
 def _records(rows: list[dict[str, Any]], path: Path) -> Iterator[Record]:
-    for number, row in enumerate(rows, start=1):
+    for index, row in enumerate(rows):
         try:
             yield Record.from_row(row)
         except (TypeError, KeyError) as error:
-            raise DataError(f"{path} line {number}: not a record of this schema ({error}).") from None
+            raise DataError(f"{nth_line(path, index)}: not a record of this schema ({error}).") from None

@@ -49,7 +49,7 @@ def sign_flip(
     """Permutation test of the mean difference (scipy): under the null each difference may as well have the other sign.
 
     Up to 13 units all 2^n sign patterns are counted; beyond, 9,999 seeded draws, where p = (hits + 1) / (draws + 1)
-    on each side. Beyond 10,000 units the permutation distribution is taken as the normal one with its exact variance,
+    on each side. Beyond 2,000 units the permutation distribution is taken as the normal one with its exact variance,
     the sum of squares. With clusters the differences of a whole cluster change sign together.
     Raises: ValueError if a difference is NaN or the lengths differ.
     """
