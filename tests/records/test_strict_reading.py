@@ -186,6 +186,7 @@ def test_a_rating_on_a_superseded_scale_does_not_stand_against_the_last_one(run:
         ({"data": 5}, "field 'data' must be an object"),
         ({"data": {"notes": 5}}, "'notes' must be a list of texts"),
         ({"command": ["lem", 5]}, "field 'command' must be a list of texts"),
+        ({"arms": {"\ud800": {}}}, "half of a surrogate pair"),
         ({"created": 5}, "field 'created' must be a text"),
         ({"schema": "1"}, "field 'schema' must be a whole number"),
         ({"schema": 2}, "schema 2 is newer than this version reads (1); update LEM"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class RunInfo:
     schema: int = RUN_SCHEMA
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 MOST_REPEATS = 1_000_000
 _MANIFEST = field_kinds(RunInfo)
 _NUMBER = (int, float)
@@ -186,6 +188,9 @@ def _faults(info: RunInfo) -> Iterator[str]:
     for name, group in info.groups.items():
         if not _is_group(group):
             yield f"group '{name}' must have an 'arm', a 'repeat' and a list of 'probes'"
+    named = [{name: text for name, text in probe.items() if name != "prompt"} for probe in info.probes]
+    if _HALF_PAIR.search(json.dumps({**info.__dict__, "probes": named}, ensure_ascii=False)):
+        yield "it holds half of a surrogate pair, which cannot be printed"
     if not all(type(part) is str for part in info.command):
         yield "field 'command' must be a list of texts"
     notes = info.data.get("notes", [])
