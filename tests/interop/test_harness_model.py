@@ -321,3 +321,10 @@ def test_templates_and_tokens(tmp_path: Path) -> None:
     bare = LemModel(model=tiny(tmp_path, template=None))
     with pytest.raises(UserError, match="has no chat template; leave out --apply_chat_template"):
         bare.apply_chat_template([{"role": "user", "content": "Why?"}])
+
+
+def test_the_models_of_lm_eval_stay_beside_ours() -> None:
+    from lm_eval.api.registry import get_model
+
+    assert get_model("dummy").__name__ == "DummyLM"
+    assert get_model("lem").__name__ == "LemModel"

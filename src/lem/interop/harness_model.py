@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+# lm-eval looks its own models up only while its registry is empty, so they have to be in it before ours
+import lm_eval.models  # type: ignore[import-untyped]  # noqa: F401
 from lm_eval.api.model import TemplateLM  # type: ignore[import-untyped]
 from lm_eval.api.registry import register_model  # type: ignore[import-untyped]
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-untyped]
