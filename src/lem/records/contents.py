@@ -56,6 +56,8 @@ def read_judgements(run: Path) -> list[Judgement]:
                 fault = misfit(row, _KINDS, sound) or _scale_fault(judgement.value, judgement.low, judgement.high)
             except TypeError as error:
                 fault = str(error)
+            if fault is None and not (judgement.judge + judgement.dimension).isprintable():
+                fault = "its judge or dimension holds a character that cannot be printed"
             if fault is not None:
                 raise _not_a_judgement(file, number, fault)
             if judgement.value is not None and not is_finite(judgement.value):

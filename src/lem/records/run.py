@@ -68,7 +68,11 @@ _MANIFEST = field_kinds(RunInfo)
 _NUMBER = (int, float)
 _OBJECT, _AMOUNT = ((dict, NoneType), "an object or null"), ((int, float, NoneType), "a number or null")
 # What may be left out, and is counted with or looked into where it is there.
-_FACTS: Kinds = {"settings": _OBJECT, "identity": _OBJECT, "adapter_scale": _AMOUNT, "bits": _AMOUNT}
+_FACTS: Kinds = {
+    **dict.fromkeys(("model", "adapter"), ((str, NoneType), "a text or null")),
+    **dict.fromkeys(("settings", "identity"), _OBJECT),
+    **dict.fromkeys(("adapter_scale", "bits"), _AMOUNT),
+}
 _SETTINGS: Kinds = {"temperature": _AMOUNT, "top_p": _AMOUNT, "max_tokens": _AMOUNT}
 _PLAN: Kinds = {
     **dict.fromkeys(("primary", "exclusions", "arms", "probes"), ((list,), "a list")),
