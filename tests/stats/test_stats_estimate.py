@@ -186,7 +186,7 @@ def test_many_values_have_the_t_interval() -> None:
     values = np.random.default_rng(4).normal(1, 1, LARGE_N + 1)
     found, plain = mean_bca(values), t_interval(values)
     assert (found.low, found.high) == (plain.low, plain.high)
-    assert found.method == "t (n > 10,000)"
+    assert found.method == "t (n > 2,000)"
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95]))

@@ -106,8 +106,9 @@ def _unlike(base: Mapping[str, Any], other: Mapping[str, Any], baseline: str, tr
 
 def unlike_arms(info: RunInfo) -> list[str]:
     """What sets the first arm apart from the others in decoding, bits or floating type, as sentences."""
-    first, *others = info.arms
-    found = [o for other in others for o in _unlike(_facts(info, first), _facts(info, other), first, other)]
+    names = list(info.arms)
+    pairs = [(names[0], other) for other in names[1:]]
+    found = [o for first, other in pairs for o in _unlike(_facts(info, first), _facts(info, other), first, other)]
     return [objection.sentence for objection in found]
 
 

@@ -58,7 +58,9 @@ def _ours(metadata: Any) -> dict[str, Any]:
 def _score_row(
     key: Key, name: str, value: float | None, unscored: str | None, ours: dict[str, Any], version: str, sha: str
 ) -> Score:
-    stamped, signals = str(ours.get("version", version)), dict(ours.get("signals") or {})
+    kept = ours.get("signals") if isinstance(ours.get("signals"), dict) else {}
+    signals = {str(k): v for k, v in (kept or {}).items() if type(v) in (int, float) and math.isfinite(v)}
+    stamped = str(ours.get("version", version))
     return Score(*key, scorer_name(name), stamped, value, signals, unscored, sha)
 
 

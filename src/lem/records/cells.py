@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -115,7 +114,7 @@ def _check_scores(records: dict[Key, Record], scores: dict[Key, Score]) -> None:
     versions = sorted({score.version for score in scores.values()})
     name = next((score.scorer for score in scores.values()), "")
     if len(versions) > 1:
-        named = " and ".join(f"'{version}'" for version in versions)
+        named = ", ".join(version or "(none)" for version in versions)
         cannot = "" if name in OWN_SCORERS else ", which cannot be compared"
         raise DataError(f"scores of '{name}' come from versions {named}{cannot}; {_remedy(name)}.")
     strangers = [key for key in scores if key not in records]
@@ -160,11 +159,10 @@ def _read_score_file(file: Path) -> list[Score]:
     scores = []
     with reading(file):
         rows = read_jsonl(file, allow_torn=False)[0]
-    sound: set[tuple[object, ...]] = set()
     for number, row in enumerate(rows):
         try:
             score = Score(**row)
-            fault = misfit(row, _KINDS, sound) or _signal_misfit(score.signals)
+            fault = misfit(row, _KINDS) or _signal_misfit(score.signals)
         except TypeError as error:
             fault = str(error)
         if fault is None and score.scorer != file.stem:
@@ -180,9 +178,11 @@ def _read_score_file(file: Path) -> list[Score]:
 
 def _signal_misfit(signals: dict[str, Any]) -> str | None:
     values = signals.values()
-    with suppress(OverflowError, TypeError):  # whole numbers that no float can hold, values that are no numbers
+    try:
         if _NUMBERS.issuperset(map(type, values)) and is_finite(sum(map(abs, values))):
             return None
+    except OverflowError:  # a whole number that no float can hold
+        pass
     for name, value in signals.items():
         if type(value) not in _NUMBERS or not is_finite(value):
             return f"signal '{name}' must be a finite number, not {shown(value)}"

@@ -48,12 +48,11 @@ def read_judgements(run: Path) -> list[Judgement]:
     whose scale is not that of the judge's other judgements on the dimension.
     """
     found: dict[tuple[str, str, int, str, str, str], tuple[Judgement, Path, int]] = {}
-    sound: set[tuple[object, ...]] = set()
     for file in sorted((run / "judgements").glob("*.jsonl")):
         for number, row in enumerate(_rows(file)):
             try:
                 judgement = Judgement(**row)
-                fault = misfit(row, _KINDS, sound) or _scale_fault(judgement.value, judgement.low, judgement.high)
+                fault = misfit(row, _KINDS) or _scale_fault(judgement.value, judgement.low, judgement.high)
             except TypeError as error:
                 fault = str(error)
             if fault is None and not (judgement.judge + judgement.dimension).isprintable():

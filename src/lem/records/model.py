@@ -18,21 +18,23 @@ RECORD_SCHEMA = 1
 NOT_FINITE = "the stored value is not finite"
 LARGEST = 1e300  # beyond it a mean or a difference can overflow, and would no longer be finite
 
-# Annotation of a field -> the types that JSON may hold there (true and false are no numbers), and their words.
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "a text"),
-    "str | None": ((str, NoneType), "a text or null"),
-    "int": ((int,), "a whole number"),
-    "int | None": ((int, NoneType), "a whole number or null"),
-    "float | None": ((float, int, NoneType), "a number or null"),
-    "dict[str, float]": ((dict,), "an object of numbers"),
-    "tuple[dict[str, str], ...]": ((list, tuple, NoneType), "a list of objects of texts"),
-    "dict[str, Any]": ((dict,), "an object"),
-    "dict[str, str]": ((dict,), "an object of texts"),
-    "dict[str, dict[str, Any]]": ((dict,), "an object of objects"),
-    "list[dict[str, str]]": ((list,), "a list of objects of texts"),
-    "list[str]": ((list,), "a list of texts"),
+# Annotation of a field -> the types that JSON may hold there (true and false are no numbers).
+_KINDS: dict[str, frozenset[type]] = {
+    "str": frozenset((str,)),
+    "str | None": frozenset((str, NoneType)),
+    "int": frozenset((int,)),
+    "int | None": frozenset((int, NoneType)),
+    "float | None": frozenset((float, int, NoneType)),
+    "dict[str, float]": frozenset((dict,)),
+    "dict[str, str]": frozenset((dict,)),
+    "dict[str, Any]": frozenset((dict,)),
+    "dict[str, dict[str, Any]]": frozenset((dict,)),
+    "list[str]": frozenset((list,)),
+    "list[dict[str, str]]": frozenset((list,)),
+    "tuple[dict[str, str], ...]": frozenset((list, tuple, NoneType)),
 }
+# In the order in which a sentence takes the first that fits.
+_WORDS = {float: "a number", int: "a whole number", str: "a text", dict: "an object", list: "a list"}
 
 
 class Key(NamedTuple):
@@ -102,7 +104,7 @@ class Record:
         if unknown:
             raise KeyError(f"unknown record fields {sorted(unknown)}")
         record = cls(**{**row, "messages": tuple(row.get("messages") or ())})
-        fault = misfit(row, _RECORD_KINDS, _RECORD_FORMS) or _message_misfit(record.messages)
+        fault = misfit(row, _RECORD_KINDS) or _message_misfit(record.messages)
         if fault is None and record.response is None and record.error is None:
             fault = "it has neither a response nor an error"
         if fault is not None:
@@ -185,29 +187,21 @@ def _stored_value(item: Score | Judgement) -> dict[str, Any]:
     return {"value": None, "unscored": item.unscored or NOT_FINITE}
 
 
-Kinds = Mapping[str, tuple[tuple[type, ...], str]]
-_Form = tuple[object, ...]
+Kinds = Mapping[str, frozenset[type]]
 
 
 def field_kinds(of: type) -> Kinds:
-    """For each field of a dataclass the types that its JSON form may have, and their words."""
+    """For each field of a dataclass the types that its JSON form may have."""
     return {field.name: _KINDS[str(field.type)] for field in dataclasses.fields(of)}
 
 
-def misfit(row: Mapping[str, Any], kinds: Kinds, sound: set[_Form]) -> str | None:
-    """What is wrong with the first field that is of another type than it may be; None when all fit.
-
-    Args:  sound: forms of rows (names and types) that were found to fit; kept by the caller, because the rows of a
-           file are of few forms, and a look at a form is faster than one at every field.
-    """
-    form = (*row, *map(type, row.values()))
-    if form in sound:
-        return None
+def misfit(row: Mapping[str, Any], kinds: Kinds) -> str | None:
+    """What is wrong with the first field that is of another type than it may be; None when all fit."""
     for name, value in row.items():
-        types, words = kinds[name]
-        if type(value) not in types:
-            return f"field '{name}' must be {words}, not {shown(value)}"
-    sound.add(form)
+        if type(value) not in kinds[name]:
+            words = next(words for kind, words in _WORDS.items() if kind in kinds[name])
+            null = " or null" if NoneType in kinds[name] else ""
+            return f"field '{name}' must be {words}{null}, not {shown(value)}"
     return None
 
 
@@ -218,7 +212,6 @@ def shown(value: Any) -> str:
 
 
 _RECORD_KINDS = field_kinds(Record)
-_RECORD_FORMS: set[_Form] = set()
 
 
 def _message_misfit(messages: tuple[Any, ...]) -> str | None:

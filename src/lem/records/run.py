@@ -66,18 +66,19 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 MOST_REPEATS = 1_000_000
 _MANIFEST = field_kinds(RunInfo)
 _NUMBER = (int, float)
-_OBJECT, _AMOUNT = ((dict, NoneType), "an object or null"), ((int, float, NoneType), "a number or null")
+_AMOUNT: frozenset[type] = frozenset((int, float, NoneType))
+_OBJECT: frozenset[type] = frozenset((dict, NoneType))
+_TEXT: frozenset[type] = frozenset((str, NoneType))
 # What may be left out, and is counted with or looked into where it is there.
 _FACTS: Kinds = {
-    **dict.fromkeys(("model", "adapter"), ((str, NoneType), "a text or null")),
-    **dict.fromkeys(("settings", "identity"), _OBJECT),
-    **dict.fromkeys(("adapter_scale", "bits"), _AMOUNT),
-}
+    "model": _TEXT, "adapter": _TEXT, "settings": _OBJECT, "identity": _OBJECT, "adapter_scale": _AMOUNT,
+    "bits": _AMOUNT,
+}  # fmt: skip
 _SETTINGS: Kinds = {"temperature": _AMOUNT, "top_p": _AMOUNT, "max_tokens": _AMOUNT}
 _PLAN: Kinds = {
-    **dict.fromkeys(("primary", "exclusions", "arms", "probes"), ((list,), "a list")),
-    **dict.fromkeys(("margins", "settings"), ((dict,), "an object")),
-    **dict.fromkeys(("repeats", "n_probes"), ((int,), "a whole number")),
+    **dict.fromkeys(("primary", "exclusions", "arms", "probes"), frozenset((list,))),
+    **dict.fromkeys(("margins", "settings"), frozenset((dict,))),
+    **dict.fromkeys(("repeats", "n_probes"), frozenset((int,))),
 }
 
 
@@ -166,7 +167,7 @@ def read_manifest(path: Path) -> RunInfo:
         info = RunInfo(**raw)
     except TypeError as error:
         raise _unreadable(file, str(error)) from None
-    fault = misfit(raw, _MANIFEST, set()) or next(_faults(info), None) or plan_fault(info.plan)
+    fault = misfit(raw, _MANIFEST) or next(_faults(info), None) or plan_fault(info.plan)
     if fault is not None:
         raise _unreadable(file, fault)
     return info
@@ -181,8 +182,8 @@ def _faults(info: RunInfo) -> Iterator[str]:
     if not all(type(facts) is dict for facts in info.arms.values()):
         yield "every entry of 'arms' must be an object"
     for arm, facts in info.arms.items():
-        yield from (f"arm '{arm}': {fault}" for fault in _wrong(facts, _FACTS))
-    yield from (f"settings: {fault}" for fault in _wrong(info.settings, _SETTINGS))
+        yield from _prefixed(f"arm '{arm}': ", facts, _FACTS)
+    yield from _prefixed("settings: ", info.settings, _SETTINGS)
     repeats = info.settings.get("repeats", 1)
     if type(repeats) is not int or not 1 <= repeats <= MOST_REPEATS:
         yield f"settings: 'repeats' must be a whole number from 1 to {MOST_REPEATS:,}, not {shown(repeats)}"
@@ -215,7 +216,7 @@ def _plan_faults(plan: dict[str, Any]) -> Iterator[str]:
     for name in ("sha", "baseline"):
         if type(plan.get(name)) is not str:
             yield f"plan: '{name}' must be a text"
-    yield from (f"plan: {fault}" for fault in _wrong(plan, _PLAN))
+    yield from _prefixed("plan: ", plan, _PLAN)
     entries = {
         "primary": all(_is_pair(entry) for entry in plan.get("primary", [])),
         "margins": all(type(value) in _NUMBER and value > 0 for value in plan.get("margins", {}).values()),
@@ -226,10 +227,10 @@ def _plan_faults(plan: dict[str, Any]) -> Iterator[str]:
     yield from (f"plan: '{name}' has an entry of another form" for name, good in entries.items() if not good)
 
 
-def _wrong(found: dict[str, Any], kinds: Kinds) -> Iterator[str]:
-    for name, (types, words) in kinds.items():
-        if name in found and type(found[name]) not in types:
-            yield f"'{name}' must be {words}, not {shown(found[name])}"
+def _prefixed(place: str, found: dict[str, Any], kinds: Kinds) -> Iterator[str]:
+    fault = misfit({name: value for name, value in found.items() if name in kinds}, kinds)
+    if fault is not None:
+        yield f"{place}{fault}"
 
 
 def _texts_of(entry: Any, *names: str) -> bool:

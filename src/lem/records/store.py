@@ -61,7 +61,7 @@ def _lines(path: Path, allow_torn: bool) -> Iterator[tuple[dict[str, Any] | None
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # also numbers of thousands of digits, and nesting without end
         return None
     return row if isinstance(row, dict) else None
 
