@@ -118,7 +118,7 @@ def _declare(config: Config, plan: RunPlan, adapter: Path, output: Path | None) 
     # what is foretold may change with a newer version, what was declared may not
     same = bool(stored) and all(stored[part] == document[part] for part in DECLARED)
     plan = replace(plan, declared=stored if same else write_plan(file, document))
-    return plan, output or runs / f"{stem}-{plan.short_hash}"
+    return plan, beside
 
 
 def _score_and_report(run: Path, threshold: float) -> Path:
