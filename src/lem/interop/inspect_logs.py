@@ -16,8 +16,8 @@ from typing import Any
 from lem.errors import DataError, UserError
 from lem.interop.imported import Answer, Imported, Origin, assemble
 from lem.interop.inspect_values import Marks, fill_gaps, marks_of
-from lem.interop.library import load_library
 from lem.interop.lines import file_sha
+from lem.interop.optional import load_library
 from lem.records import Key, Record, Score
 
 INSPECT = "Inspect log"

@@ -24,7 +24,7 @@ from typing import Any
 from lem import __version__
 from lem.errors import DataError
 from lem.interop.inspect_values import OURS
-from lem.interop.library import load_library
+from lem.interop.optional import load_library
 from lem.paths import slug
 from lem.records import Judgement, Key, Record, RunContents, Score, text_sha
 from lem.records.cells import arm_names, planned_keys

@@ -13,6 +13,7 @@ The published condition "baseline" is our arm "base"; every other name is kept. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,26 +127,22 @@ def _ab_arms(answers: Sequence[Answer], summary: Line | None) -> dict[str, dict[
     return {arm: {"model": models.get(name, model), "published_name": name} for arm, name in names.items()}
 
 
+def standard_answer(line: Line) -> Answer:
+    """One line of published standard results; the arm is the model's label.   Raises: DataError naming the line."""
+    response, error = line.outcome()
+    return Answer(
+        line.text("model"), line.identifier(), response, error, source=str(line.path), line=line.number,
+        prompt=line.text("prompt"), benchmark=line.text("benchmark"),
+    )  # fmt: skip
+
+
 def read_standard_results(path: Path) -> Imported:
     """Read published standard-benchmark results: the arm is the model's label, the domain the benchmark.
 
     Raises: UserError if the file is missing; DataError with the line for anything malformed or given twice.
     """
-    answers = []
-    for line in LineStream(path):
-        response, error = line.outcome()
-        answers.append(
-            Answer(
-                line.text("model"),
-                line.identifier(),
-                response,
-                error,
-                source=str(path),
-                line=line.number,
-                prompt=line.text("prompt"),
-                domain=line.text("benchmark"),
-            )
-        )
+    found = [standard_answer(line) for line in LineStream(path)]
+    answers = [replace(answer, domain=answer.benchmark, benchmark="") for answer in found]
     arms = {answer.arm: {"model": answer.arm} for answer in answers}
     benchmarks = list(dict.fromkeys(answer.domain for answer in answers))
     return assemble(Origin(path.stem, STANDARD, _sources(path), arms, data={"benchmarks": benchmarks}), answers)

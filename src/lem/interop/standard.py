@@ -17,6 +17,7 @@ from pathlib import Path
 from lem.errors import DataError, UserError
 from lem.interop.imported import PUBLISHED, Answer, Imported, Listed, Origin, assemble
 from lem.interop.lines import Line, LineStream, file_sha
+from lem.interop.published import standard_answer
 from lem.interop.standard_scores import BENCHMARKS, GSM8K, HIGH, INVENTED, LOW, Entry, ScoreTable, read_score_table
 from lem.records import Judgement, Key, Score, text_sha
 
@@ -98,19 +99,8 @@ def _item(line: Line) -> Listed:
 def _answers(file: Path) -> list[Answer]:
     answers = []
     for line in LineStream(file):
-        response, error = line.outcome()
-        answers.append(
-            Answer(
-                line.text("model"),
-                line.identifier(),
-                response,
-                error,
-                source=str(file),
-                line=line.number,
-                prompt=line.text("prompt"),
-                benchmark=_benchmark(line),
-            )
-        )
+        _benchmark(line)
+        answers.append(standard_answer(line))
     return answers
 
 
