@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,12 @@ def test_joining_never_puts_one_arm_over_another() -> None:
 
 def test_an_empty_answer_has_no_words_and_keeps_the_length_control() -> None:
     words = {"base": [5] * 30, "kernel": [i % 7 for i in range(30)]}
-    (found,) = compare(made_run({"base": BASE, "kernel": SAME}, words=words)).contrasts
+    run = made_run({"base": BASE, "kernel": SAME}, words=words)
+    empty = next(record for record in run.records if record.arm == "kernel")
+    run.records[run.records.index(empty)] = replace(empty, response="")
+    (found,) = compare(run).contrasts
     assert found.length is not None
+    assert found.word_differences[empty.probe_id] == -7  # the made answers end in two words, arm and repeat
 
 
 def test_so_few_probes_that_nothing_could_be_seen_are_said_to_be_so() -> None:

@@ -20,7 +20,7 @@ from lem.ab.join import join_runs
 from lem.ab.ranking import rankings
 from lem.ab.roles import placebo_of
 from lem.ab.verdict import is_detected
-from lem.chat.load import file_sha
+from lem.chat.load import adapter_identity, file_sha
 from lem.records import Judgement, RunContents, read_contents
 from made_runs import DECODED, judged, made_run, save
 
@@ -285,6 +285,21 @@ def test_training_data_that_hold_a_probe_refuse_the_verdict(
     comparison = compare(run)
     assert [found for found in codes(comparison) if found != "no-placebo"] == ([code] if code else [])
     assert only(comparison)[1].code == ("refused" if code == "contaminated" else "improved")
+
+
+@pytest.mark.parametrize("arm", ["base", "kernel"])
+def test_weights_that_changed_since_the_run_say_nothing_about_what_it_was_trained_on(arm: str, tmp_path: Path) -> None:
+    adapter = trained(tmp_path / "adapter", "How is bread made in the village?")
+    (tmp_path / "adapter" / "adapters.safetensors").write_bytes(b"weights")
+    prompts = [f"What colour has the weather balloon of region {i}?" for i in range(N)]
+
+    def found(sha: str) -> list[str]:
+        facts = {arm: {"adapter": adapter, "adapter_sha": sha}}
+        run = made_run({"base": BASE, "kernel": shifted(2)}, prompts=prompts, arms=facts)
+        return [code for code in codes(compare(run)) if code != "no-placebo"]
+
+    assert found(adapter_identity(tmp_path / "adapter")) == []
+    assert found("of other weights") == ["training-data-unknown"]
 
 
 def test_a_joined_run_keeps_the_plan_and_takes_domains_from_the_input_that_has_them() -> None:
