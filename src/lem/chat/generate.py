@@ -17,6 +17,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
+from lem.chat.grammar import Grammar
 from lem.chat.load import ChatModel
 from lem.chat.render import shared_prefix
 from lem.chat.sampling import RowSampler
@@ -40,11 +41,20 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to complete: any hashable id, the prompt's tokens, and the 64-bit key of its random stream."""
+    """One prompt to complete: any hashable id, the prompt's tokens, and the 64-bit key of its random stream.
+
+    `max_tokens` is this row's own limit (None: that of the settings). The answer is cut before the first of its
+    `stop_strings`. A row with a `grammar` can only write what the grammar allows. A row with `choices` writes nothing:
+    the log-likelihood of each choice after the prompt is measured.
+    """
 
     id: Any
     tokens: tuple[int, ...]
     seed: int
+    max_tokens: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    choices: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

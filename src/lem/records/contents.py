@@ -47,7 +47,7 @@ def read_judgements(run: Path) -> list[Judgement]:
     Raises: DataError naming the file and line of a row that is no judgement, whose value is outside its scale, or
     whose scale is not that of the judge's other judgements on the dimension.
     """
-    found: dict[tuple[str, str, int, str, str, str], tuple[Judgement, Path, int]] = {}
+    found: dict[tuple[str, str, int, str, str, str, str], tuple[Judgement, Path, int]] = {}
     for file in sorted((run / "judgements").glob("*.jsonl")):
         for number, row in enumerate(_rows(file)):
             try:

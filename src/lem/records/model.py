@@ -140,9 +140,12 @@ class Score:
 class Judgement:
     """One judge's verdict on one dimension of one record: a value, or unscored with the reason.
 
-    `order` is "" for an absolute rating, "ab" or "ba" for a comparison of two answers. `low` and `high` are the ends
-    of the rating scale, None where it is not known. `raw` is what the judge said. `error` is set when the call itself
-    failed; the value is then None and `unscored` says so.
+    `order` is "" for an absolute rating, "ab" or "ba" for a comparison with the answer of the arm `against`; the value
+    then says whether this arm's answer won (1), lost (0) or neither (0.5), whatever the order. In "ab" the judge read
+    this arm's answer first. `low` and `high` are the ends of the rating scale, None where it is not known. `raw` is what
+    the judge said, `model` the version that it says it is, `prompt_sha` the hash of what it was asked, `cost` in the
+    currency of the price table. `error` is set when the call itself failed; the value is then None and `unscored` says
+    so.
     """
 
     arm: str
@@ -160,16 +163,22 @@ class Judgement:
     record_sha: str = ""
     error: str | None = None
     ts: str = ""
+    against: str = ""
+    model: str = ""
+    prompt_sha: str = ""
+    n_prompt_tokens: int | None = None
+    n_tokens: int | None = None
+    cost: float | None = None
 
     @property
     def key(self) -> Key:
-        """The cell this judgement is about (a judgement's own key adds judge, dimension and order)."""
+        """The cell this judgement is about (a judgement's own key adds judge, dimension, order and opponent)."""
         return Key(self.arm, self.probe_id, self.repeat)
 
     @property
-    def full_key(self) -> tuple[str, str, int, str, str, str]:
-        """What is unique to this judgement: cell, judge, dimension, order."""
-        return (*self.key, self.judge, self.dimension, self.order)
+    def full_key(self) -> tuple[str, str, int, str, str, str, str]:
+        """What is unique to this judgement: cell, judge, dimension, order, opponent."""
+        return (*self.key, self.judge, self.dimension, self.order, self.against)
 
     def to_row(self) -> dict[str, Any]:
         """Return the flat JSON object of `judgements/<judge>.jsonl` (a value that is not finite becomes null)."""
