@@ -2,12 +2,14 @@
 
     .venv/bin/python scripts/bench.py ab|engine [--model DIR] [--runs 3] [--lengths 48,128,256]
     .venv/bin/python scripts/bench.py train [--runs 3] [--parts freeflow,sandwich,nano,scaling] [--rows 8] [--layers 6]
+    .venv/bin/python scripts/bench.py mc [--model DIR] [--runs 3] [--probes 40]
     .venv/bin/python scripts/bench.py scale [--sizes 5500,11000,22000,44000,88000] [--stages v2,v2-one]
 
 ab      A/B over the probes (base, json, txt): our engine against one-by-one `mlx_lm.generate`, same prompts, same
         number of new tokens (stop tokens off), same sampling settings, prefill included on both sides. Loading and
         starting (weights, worker processes) happens before the clock starts, on both sides.
 engine  our `generate` against a bare `BatchGenerator` with the same groups, prefix cache and one sampler per row.
+mc      log-likelihoods of multiple-choice answers against one forward pass for each; see scripts/bench_mc.py.
 train   our trainer against mlx-lm's, time and peak memory; see scripts/bench_training.py.
 scale   writing, reading, scoring and comparing runs of up to 88,000 probes x 2 arms; see scripts/bench_scale.py.
 
@@ -30,6 +32,7 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 
+from bench_mc import bench_mc
 from bench_scale import bench_scale
 from bench_training import bench_training
 from lem.ab.arms import build_arms
@@ -193,10 +196,10 @@ def _print(name: str, mine: float, peer: float) -> None:
 def main() -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["ab", "engine", "train", "scale"])
+    parser.add_argument("what", choices=["ab", "engine", "mc", "train", "scale"])
     parser.add_argument("--model", default=str(ROOT / "models" / "lem-nano"))
     parser.add_argument("--runs", type=int, default=3, help="runs of each side; the median counts")
-    parser.add_argument("--probes", type=int, help="first N probes only")
+    parser.add_argument("--probes", type=int, help="first N probes only; of mc: questions, 40 by default")
     parser.add_argument("--lengths", default=None, help="new tokens, comma-separated")
     parser.add_argument("--parts", default="freeflow,sandwich,nano,scaling", help="of train")
     parser.add_argument("--rows", type=int, default=8, help="of train: examples, two a step")
@@ -204,8 +207,9 @@ def main() -> None:
     parser.add_argument("--sizes", default="5500,11000,22000,44000,88000", help="of scale: probes, two arms each")
     parser.add_argument("--stages", help="of scale: some of them, comma-separated; see scripts/bench_scale.py")
     options = parser.parse_args()
-    if options.what in {"train", "scale"}:
-        {"train": bench_training, "scale": bench_scale}[options.what](options)
+    others = {"mc": bench_mc, "train": bench_training, "scale": bench_scale}
+    if options.what in others:
+        others[options.what](options)
         return
     lengths = [
         int(part) for part in (options.lengths or {"ab": "48,128,256", "engine": "128"}[options.what]).split(",")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lem.ab.plan_file import plan_sha, read_plan, write_plan
-from lem.ab.prices import Price, cost_entry, judge_cost, read_prices
+from lem.ab.prices import cost_entry, judge_cost
+from lem.data.prices import Price, read_prices
 from lem.errors import DataError, UserError
 
 

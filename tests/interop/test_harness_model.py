@@ -16,10 +16,9 @@ from providers import NANO, ROOT, longhand, own_answers
 
 from adapters import write_adapter
 from lem.chat.generate import GenerationSettings
+from lem.chat.likelihood import Continuation
 from lem.chat.load import load
 from lem.errors import LemError, UserError
-from lem.interop import likelihood
-from lem.interop.likelihood import Continuation, score
 from tiny import make_model
 
 pytest.importorskip("lm_eval")
@@ -144,24 +143,6 @@ def test_an_error_is_one_sentence_and_exit_code_2(monkeypatch: pytest.MonkeyPatc
 
 
 # Log-likelihoods
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gemma2", "qwen3", "mixtral"])
-def test_any_batch_gives_the_longhand_value(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = load(tiny(tmp_path, family))
-    texts = [("", "a"), ("Why?", " no"), ("Why?", " yes"), ("Who goes there at night?", " a stranger, cold"), ("W", "")]
-    encode = chat.tokenizer.encode
-    for shared in ("", SHARED):
-        pairs = [Continuation(tuple(encode("<|bos|>" + shared + a)), tuple(encode(b))) for a, b in texts]
-        expected = [longhand(chat, pair.context, pair.tokens) if pair.tokens else (0.0, True) for pair in pairs]
-        for size, prefill, n_bytes in ((1, 2048, 2**29), (8, 2048, 2**29), (3, 5, 4 * 3 * 259 * 2)):
-            monkeypatch.setattr(likelihood, "PREFILL_STEP", prefill)
-            monkeypatch.setattr(likelihood, "LOGIT_BYTES", n_bytes)
-            found = dict(score(chat, pairs, lambda longest, size=size: size))
-            assert sorted(found) == list(range(len(pairs)))
-            for index, (total, greedy) in enumerate(expected):
-                assert found[index].total == pytest.approx(total, abs=1e-3), (size, index)
-                assert found[index].greedy == greedy
 
 
 def test_the_models_own_greedy_continuation_is_called_greedy() -> None:

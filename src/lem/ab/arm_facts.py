@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lem.records import Cell, Outcome, Record
+from lem.records.model import LIKELIHOOD
 from lem.scorers import v2
 from lem.stats import Estimate, headline, per_probe, per_source, rate
 
@@ -18,8 +19,8 @@ ANSWERED = (Outcome.SCORED, Outcome.UNSCORED)
 class ArmFacts:
     """One arm: counts are of cells; `truncated` and `degenerate` are shares of answers, `mean_words` is per probe.
 
-    `degenerate` counts answers with fewer than half distinct words (v2's signal). `duplicates` are answers equal to
-    an earlier repeat of the same probe.
+    Measured choices are answered and have no text. `degenerate` counts answers with fewer than half distinct words
+    (v2's signal). `duplicates` are answers equal to an earlier repeat of the same probe.
     """
 
     name: str
@@ -42,8 +43,9 @@ def arm_facts(
     answers = [cell.record for cell in cells if cell.record is not None and cell.outcome in ANSWERED]
     endings = [record.finish_reason for record in answers]
     known = [ending for ending in endings if ending is not None]
-    texts = [record.response or "" for record in answers]
-    words = per_source(per_probe((r.probe_id, float(len((r.response or "").split()))) for r in answers), sources)
+    written = [record for record in answers if record.finish_reason != LIKELIHOOD]
+    texts = [record.response or "" for record in written]
+    words = per_source(per_probe((r.probe_id, float(len((r.response or "").split()))) for r in written), sources)
     return ArmFacts(
         name=name,
         model=str(facts.get("model") or ""),

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from lem.ab.arm_facts import ArmFacts, arm_facts
 from lem.ab.contrast import Contrast, ContrastSettings, contrast, corrected
 from lem.ab.join import refuse_case_twins
+from lem.ab.judge_objections import judge_objections
 from lem.ab.objections import REFUSAL, WATERMARK, Objection, objections
 from lem.ab.roles import choose_arms, is_placebo, placebo_of, role_of
 from lem.ab.values import ArmValues, arm_values
 from lem.ab.verdict import Verdict, verdict
 from lem.errors import UserError
 from lem.records import Cell, Metric, RunContents, join_cells, metrics_of
+from lem.records.metrics import LOWER_IS_BETTER
 from lem.stats import benjamini_hochberg, holm
 
 DECLARED_LATE = (
@@ -113,7 +115,7 @@ def compare(
     ]
     if not contrasts:
         raise UserError("no metric has cells in both arms of any contrast, so there is nothing to compare.")
-    found = objections(contents.info, arms, treatments, contrasts)
+    found = [*objections(contents.info, arms, treatments, contrasts), *judge_objections(contents, contrasts)]
     if declared and (declared.primary or declared.margins) and not declared.plan_sha:
         found.append(Objection("declared-late", WATERMARK, DECLARED_LATE))
     if options.anyway:
@@ -181,7 +183,7 @@ def _contrast(
     settings = ContrastSettings(
         threshold=0.0 if metric.kind == "binary" else options.threshold,
         margin=declared.margins.get(metric.name) if declared else None,
-        lower_is_better=metric.name in options.lower_is_better,
+        lower_is_better=metric.name in (*options.lower_is_better, *LOWER_IS_BETTER),
     )
     domains = {probe["id"]: probe.get("domain", "") for probe in contents.info.probes}
     return contrast(metric, treatment, baseline, domains, _sources(contents), settings)

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from lem.errors import UserError
-from lem.records import Judgement, Record, RunContents, RunInfo, Score
+from lem.records import Record, RunContents, RunInfo, Score
+from lem.records.judge_files import NOT_SHOWN, TRUSTWORTHY, UNTRUSTWORTHY
 
 SETTINGS = "settings"  # of the arm's own run
 
@@ -49,7 +50,30 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         scores,
         [judgement for part in parts for judgement in part.judgements],
         (*(note for part in parts for note in part.notes), *_plan_note(parts)),
+        _joined_judges([part.judges for part in parts]),
+        _joined_audits([part.audits for part in parts]),
     )
+
+
+def _joined_judges(parts: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The manifests of all judges; where several runs have one judge, with the kin of all."""
+    found: dict[str, dict[str, Any]] = {}
+    for judges in parts:
+        for name, manifest in judges.items():
+            kin = [*found.get(name, {}).get("kin", []), *manifest.get("kin", [])]
+            found[name] = {**manifest, "kin": kin}
+    return found
+
+
+def _joined_audits(parts: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The audits of all judges; where a judge was audited in several runs, the one that speaks against it most."""
+    order = [UNTRUSTWORTHY, NOT_SHOWN, TRUSTWORTHY]
+    found: dict[str, dict[str, Any]] = {}
+    for audits in parts:
+        for name, audit in audits.items():
+            known = found.setdefault(name, audit)
+            found[name] = min(known, audit, key=lambda one: order.index(one["verdict"]))
+    return found
 
 
 def refuse_case_twins(ids: Sequence[str]) -> None:
@@ -90,8 +114,14 @@ def _with_arms_renamed(run: RunContents, new: Mapping[str, str]) -> RunContents:
 
     records: list[Record] = [renamed(record) for record in run.records]
     scores: dict[str, list[Score]] = {scorer: [renamed(row) for row in rows] for scorer, rows in run.scores.items()}
-    judgements: list[Judgement] = [renamed(row) for row in run.judgements]
-    return RunContents(replace(run.info, arms=facts, groups=groups), records, scores, judgements, run.notes)
+    judgements = [replace(renamed(row), against=new.get(row.against, row.against)) for row in run.judgements]
+    judges = {
+        name: {**manifest, "kin": [{**kin, "arm": new.get(kin["arm"], kin["arm"])} for kin in manifest.get("kin", [])]}
+        for name, manifest in run.judges.items()
+    }
+    return RunContents(
+        replace(run.info, arms=facts, groups=groups), records, scores, judgements, run.notes, judges, run.audits
+    )
 
 
 def _common_plan(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -31,9 +31,10 @@ from lem.ab.forecast import (
 from lem.ab.noise import Noise, mean_domain_size, pilot_noise
 from lem.ab.plan_file import KIND, PLAN_SCHEMA
 from lem.ab.plan_notes import pilot_notes
-from lem.ab.prices import Price, cost_entry, judge_cost
+from lem.ab.prices import cost_entry, judge_cost
 from lem.ab.roles import choose_arms
 from lem.data import Probe
+from lem.data.prices import Price
 from lem.errors import UserError
 from lem.records import RunContents, text_sha
 from lem.records.run import now

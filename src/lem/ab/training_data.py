@@ -26,7 +26,7 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
     try:
         folder = Path(str(facts["adapter"])).expanduser()
         same = facts.get("adapter_sha") is None or facts["adapter_sha"] == adapter_identity(folder)
-        files = _training_files(folder) if same else None
+        files = training_files(folder) if same else None
     except (UserError, OSError):
         files = None
     if files is None or not all(probe.get("prompt") for probe in info.probes):
@@ -49,7 +49,7 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
     return (CONTAMINATED, "refusal", sentence)
 
 
-def _training_files(adapter: Path) -> list[Path] | None:
+def training_files(adapter: Path) -> list[Path] | None:
     """The training files that an adapter's provenance names, None unless all are there with the same content."""
     settings = read_adapter_config(adapter)
     shas, folder = settings.get("data_sha"), settings.get("data")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lem.records import Cell, Metric, Outcome
+from lem.records import Cell, Metric, Outcome, Record
+from lem.records.model import LIKELIHOOD
 from lem.stats import Estimate, per_probe, per_source
 
 
@@ -26,7 +27,8 @@ class ArmValues:
     """One arm under one metric.
 
     `values`: mean over the scored repeats, per probe.  `repeats`: those repeats.  `words`: mean whitespace words of
-    the scored answers, per probe; an empty answer has none.  `cells`: every planned cell of the arm.
+    the scored answers, per probe; an empty answer has none, and measured choices are no answer.
+    `cells`: every planned cell of the arm.
     """
 
     arm: str
@@ -51,10 +53,14 @@ def _values(arm: str, cells: Sequence[Cell]) -> ArmValues:
     for cell in cells:
         if cell.value is not None:
             repeats.setdefault(cell.key.probe_id, []).append(cell.value)
-        if cell.value is not None and cell.record is not None and cell.record.response is not None:
-            words.append((cell.key.probe_id, float(len(cell.record.response.split()))))
+        if cell.value is not None and cell.record is not None and _is_written(cell.record):
+            words.append((cell.key.probe_id, float(len((cell.record.response or "").split()))))
     values = per_probe((probe, value) for probe, found in repeats.items() for value in found)
     return ArmValues(arm, values, repeats, per_probe(words), tuple(cells))
+
+
+def _is_written(record: Record) -> bool:
+    return record.response is not None and record.finish_reason != LIKELIHOOD
 
 
 def on_scale(mean: Estimate, metric: Metric) -> Estimate:

@@ -17,6 +17,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
+from lem.chat.constrain import ConstrainedSampler, lltokenizer, text_of
 from lem.chat.grammar import Grammar
 from lem.chat.load import ChatModel
 from lem.chat.render import shared_prefix
@@ -150,7 +151,10 @@ def _decode(
     cache = prefix.cache(chat)
     # One sampler object for all rows makes BatchGenerator call it once per step on the whole batch. That needs
     # all rows to start together, hence batch sizes of the whole group and one prefill step.
+    sampler: RowSampler | ConstrainedSampler
     sampler = RowSampler([request.seed for request in group], settings.temperature, settings.top_p)
+    if any(request.grammar for request in group):
+        sampler = ConstrainedSampler(lltokenizer(chat), [request.grammar for request in group], sampler)
     generator = BatchGenerator(
         chat.model,
         stop_tokens=[[token] for token in chat.stop_token_ids] if settings.stop else None,
@@ -161,7 +165,7 @@ def _decode(
     try:
         uids = generator.insert(
             rests,
-            max_tokens=[settings.max_tokens] * len(group),
+            max_tokens=[request.max_tokens or settings.max_tokens for request in group],
             caches=None if cache is None else [cache] * len(group),
             samplers=[sampler] * len(group),
         )
@@ -171,7 +175,11 @@ def _decode(
 
 
 def _collect(
-    chat: ChatModel, generator: BatchGenerator, sampler: RowSampler, group: Sequence[Request], uids: list[int]
+    chat: ChatModel,
+    generator: BatchGenerator,
+    sampler: RowSampler | ConstrainedSampler,
+    group: Sequence[Request],
+    uids: list[int],
 ) -> Iterator[tuple[int, Completion]]:
     """Step the batch until every row has ended, dropping the keys of rows as they end."""
     row_of = {uid: row for row, uid in enumerate(uids)}
@@ -192,14 +200,19 @@ def _collect(
 
 
 def _completion(chat: ChatModel, request: Request, tokens: list[int], finish_reason: str) -> Completion:
+    if request.grammar is not None:  # its text is the grammar's to the last blank, and leaves no room for thinking
+        text = text_of(chat, tokens)
+        return Completion(request.id, text, None, tuple(tokens), finish_reason, len(request.tokens))
     thinking, answer = split_thinking(chat.tokenizer, request.tokens, tokens)
     decode = chat.tokenizer.decode
+    text = decode(answer, skip_special_tokens=True)
+    ends = [at for at in (text.find(stop) for stop in request.stop_strings) if at >= 0]
     return Completion(
         id=request.id,
-        response=decode(answer, skip_special_tokens=True).strip(),
+        response=text[: min(ends, default=len(text))].strip(),
         thinking=None if thinking is None else decode(thinking, skip_special_tokens=True).strip(),
         tokens=tuple(tokens),
-        finish_reason=finish_reason,
+        finish_reason="stop" if ends else finish_reason,
         n_prompt_tokens=len(request.tokens),
     )
 

@@ -76,6 +76,26 @@ def render(chat: ChatModel, messages: Sequence[Message]) -> Rendered:
     return Rendered(text, tuple(int(token) for token in tokens), text_sha(text))
 
 
+def complete(chat: ChatModel, messages: Sequence[Message]) -> Rendered:
+    """Write messages out as plain text, for a model without a chat template: their contents, blank lines between."""
+    text = "\n\n".join(message["content"] for message in messages)
+    return Rendered(text, tuple(int(token) for token in chat.tokenizer.encode(text)), text_sha(text))
+
+
+def continuation(chat: ChatModel, rendered: Rendered, text: str) -> tuple[int, ...]:
+    """The tokens of a text that goes on where a prompt ends.
+
+    They are what the tokenizer adds when it reads both together; where it would merge the last token of the prompt with
+    the first of the text, the text is tokenised by itself.
+    """
+    encode = chat.tokenizer.encode
+    together = tuple(int(token) for token in encode(rendered.text + text, add_special_tokens=False))
+    prompt = tuple(int(token) for token in encode(rendered.text, add_special_tokens=False))
+    if len(together) > len(prompt) and together[: len(prompt)] == prompt:
+        return together[len(prompt) :]
+    return tuple(int(token) for token in encode(text, add_special_tokens=False))
+
+
 def _template(chat: ChatModel, messages: Sequence[Message]) -> str:
     text: Any = chat.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
     return str(text)

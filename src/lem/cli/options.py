@@ -52,7 +52,7 @@ def _clean(value: Any) -> Any:
 def progress(description: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     """Show a progress bar with rate and remaining time on standard error; silent when that is no terminal.
 
-    Yields: `advance(n=1, note="")`.
+    Yields: `advance(n=1, note="", total=None)`; a `total` takes the place of the first one.
     """
     from rich.console import Console
     from rich.progress import (
@@ -72,9 +72,9 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[..., 
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total, note="")
 
-        def advance(n: int = 1, note: str | None = None) -> None:
+        def advance(n: int = 1, note: str | None = None, total: int | None = None) -> None:
             fields: dict[str, Any] = {} if note is None else {"note": note}
-            bar.update(task, advance=n, **fields)
+            bar.update(task, advance=n, total=total, **fields)
 
         yield advance
 

@@ -75,7 +75,7 @@ def _options(
 ) -> Any:  # fmt: skip
     """The options that are not of the run, checked, as `lem.ab.plan.Options`."""
     from lem.ab.plan import Options
-    from lem.ab.prices import read_prices
+    from lem.data.prices import read_prices
 
     for name, value in (("answer", tokens_per_answer), ("second", tokens_per_second)):
         if value is not None and not (math.isfinite(value) and value > 0):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,36 @@ class Probe:
     """One evaluation prompt; `domain` is the cluster it belongs to in the statistics.
 
     `source` is the id of the probe that this one rephrases, None for a probe of its own: the variants of one source
-    are one observation, a cluster inside the domain.
+    are one observation, a cluster inside the domain. An item of a benchmark has the rest: the name of its `benchmark`,
+    what is sent in place of the prompt, to a chat model (`asks`) and to a model without a chat template (`completes`),
+    its own token limit, the strings that end a completion, and the `choices` that are measured instead of answered.
     """
 
     id: str
     domain: str
     prompt: str
     source: str | None = None
+    benchmark: str | None = None
+    asks: str | None = None
+    completes: str | None = None
+    max_tokens: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
-    def to_entry(self) -> dict[str, str]:
-        """The probe as an object of a probe file or a manifest; `source` only where there is one."""
-        entry = {"id": self.id, "domain": self.domain, "prompt": self.prompt}
-        return entry if self.source is None else {**entry, "source": self.source}
+    def to_entry(self) -> dict[str, Any]:
+        """The probe as an object of a probe file or a manifest; what it does not have is left out."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in found.items()
+            if name in ("id", "domain", "prompt") or value not in (None, ())
+        }
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> Probe:
+        """The probe of a manifest's entry."""
+        lists = {name: tuple(entry[name]) for name in ("stop_strings", "choices") if name in entry}
+        return cls(**{**entry, **lists})
 
 
 def read_probes(path: Path, limit: int | None = None) -> list[Probe]:

@@ -196,7 +196,7 @@ def _from_comparisons(
 ) -> Iterator[_Pair]:
     by_cell: dict[Key, list[Judgement]] = {}
     for one in comparisons:
-        if one.arm in arms:
+        if one.arm in arms and one.against in ("", *arms):  # foreign comparisons may not name the opponent
             by_cell.setdefault(one.key, []).append(one)
     for key, judgements in by_cell.items():
         other = Key(arms[1] if key.arm == arms[0] else arms[0], key.probe_id, key.repeat)

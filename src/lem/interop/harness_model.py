@@ -25,13 +25,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from lem.config import load_config
 from lem.errors import LemError, UserError
 from lem.interop.harness_options import DEFAULT_MAX_LENGTH, MODEL_ARGS, read_batch_size, read_settings, read_stops
-from lem.interop.likelihood import Continuation, Likelihood, fit_left, score
 from lem.interop.served import open_served, read_answer
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance  # type: ignore[import-untyped]
 
     from lem.chat.generate import GenerationSettings, Request
+    from lem.chat.likelihood import Continuation, Likelihood
 
 
 @register_model("lem")
@@ -152,27 +152,30 @@ class LemModel(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [Continuation(tuple(context), tuple(tokens)) for _, context, tokens in requests]
+        pairs = [_pair(context, tokens) for _, context, tokens in requests]
         return self._score(pairs, disable_tqdm, lambda index: requests[index][0])
 
     def _encode(self, context: str, continuation: str) -> Continuation:
         if context:
             before, tokens = self._encode_pair(context, continuation)
-            return Continuation(tuple(before or [self.prefix_token_id]), tuple(tokens))
+            return _pair(before or [self.prefix_token_id], tokens)
         tokens = self.tok_encode(continuation, add_special_tokens=False)
         if tokens[:1] == [self.prefix_token_id]:
-            return Continuation(tuple(tokens[:1]), tuple(tokens[1:]))
-        return Continuation((self.prefix_token_id,), tuple(tokens))
+            return _pair(tokens[:1], tokens[1:])
+        return _pair([self.prefix_token_id], tokens)
 
     def _score(
         self, pairs: Sequence[Continuation], quiet: bool, texts_of: Callable[[int], Any] | None
     ) -> list[tuple[float, bool]]:
         """Score pairs, in their order; with `texts_of` each result goes into lm-eval's cache as soon as it is there."""
+        from lem.chat.likelihood import fit_left, score
+        from lem.runs.workers import one_blas_thread
+
         fitted = [fit_left(pair, self.max_length) for pair in pairs]
         for _, n_dropped in fitted:
             self._note_truncation(n_dropped)
         found: dict[int, Likelihood] = {}
-        with tqdm(total=len(pairs), desc="Log-likelihoods", disable=quiet) as bar:
+        with one_blas_thread(), tqdm(total=len(pairs), desc="Log-likelihoods", disable=quiet) as bar:
             rows = [pair for pair, _ in fitted]
             for index, result in score(self.served.chat, rows, self.served.group_size):
                 found[index] = result
@@ -190,7 +193,7 @@ class LemModel(TemplateLM):  # type: ignore[misc]
             tokens = self.tok_encode(text, add_special_tokens=False)
             windows = get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, context_len=1)
             for context, continuation in map(make_disjoint_window, windows):
-                pairs.append(Continuation(tuple(context), tuple(continuation)))
+                pairs.append(_pair(context, continuation))
                 owners.append(owner)
         totals = [0.0] * len(texts)
         for owner, (total, _) in zip(owners, self._score(pairs, disable_tqdm, None), strict=True):
@@ -243,6 +246,12 @@ class LemModel(TemplateLM):  # type: ignore[misc]
         room = self.max_length - settings.max_tokens
         self._note_truncation(len(tokens) - room)
         return Request(index, tuple(tokens[-room:]), row_seed(self.seed, row, repeat))
+
+
+def _pair(context: Sequence[int], tokens: Sequence[int]) -> Continuation:
+    from lem.chat.likelihood import Continuation
+
+    return Continuation(tuple(context), tuple(tokens))
 
 
 def main() -> int:

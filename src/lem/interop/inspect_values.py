@@ -117,6 +117,9 @@ def _judgement(
         record_sha=sha,
         error=ours.get("error"),
         ts=str(ours.get("ts", "")),
+        against=str(ours.get("against", "")),
+        model=str(ours.get("model", "")),
+        prompt_sha=str(ours.get("prompt_sha", "")),
     )
 
 

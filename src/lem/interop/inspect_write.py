@@ -185,7 +185,8 @@ def _marks(contents: RunContents) -> dict[Key, list[tuple[str, Score | Judgement
         for score in scores:
             found.setdefault(score.key, []).append((name, score))
     for judgement in contents.judgements:
-        order = f" · {judgement.order}" if judgement.order else ""
+        opponent = f" against {judgement.against}" if judgement.against else ""
+        order = f" · {judgement.order}{opponent}" if judgement.order else ""
         name = f"{judgement.dimension} · {judgement.judge}{order}"
         found.setdefault(judgement.key, []).append((name, judgement))
     return found
@@ -193,7 +194,8 @@ def _marks(contents: RunContents) -> dict[Key, list[tuple[str, Score | Judgement
 
 def _score(mark: Score | Judgement) -> Any:
     if isinstance(mark, Judgement):
-        names = ("judge", "dimension", "order", "low", "high", "version", "error", "ts")
+        names = ("judge", "model", "dimension", "order", "against", "low", "high", "version", "prompt_sha", "error",
+                 "ts")  # fmt: skip
         kept: dict[str, Any] = {name: getattr(mark, name) for name in names}
         explanation = mark.raw or None
     else:

@@ -58,11 +58,17 @@ SCHEMAS = {
     "judgements": pa.schema(
         [
             *_CELL,
-            *((name, pa.string()) for name in ("judge", "version", "dimension", "order", "outcome")),
+            *(
+                (name, pa.string())
+                for name in ("judge", "model", "version", "dimension", "order", "against", "outcome")
+            ),
             ("value", pa.float64()),
             ("low", pa.float64()),
             ("high", pa.float64()),
-            *((name, pa.string()) for name in ("reason", "raw", "error", "ts")),
+            ("n_prompt_tokens", pa.int64()),
+            ("n_tokens", pa.int64()),
+            ("cost", pa.float64()),
+            *((name, pa.string()) for name in ("prompt_sha", "reason", "raw", "error", "ts")),
         ]
     ),
 }
@@ -179,16 +185,17 @@ def _judgements(contents: RunContents, metrics: Iterable[Metric]) -> Iterator[di
             outcome = Outcome.FAILED if said["error"] else cell.outcome
             verdict = {"outcome": str(outcome), "value": cell.value, "reason": cell.reason}
             scale = {"low": metric.low, "high": metric.high, "version": metric.version}
-            place = _place(contents.info.run_id, cell.key)
-            yield {**place, "judge": metric.source, "dimension": dimension, "order": "", **scale, **verdict, **said}
+            rating = {"judge": metric.source, "dimension": dimension, "order": "", "against": ""}
+            yield {**_place(contents.info.run_id, cell.key), **rating, **scale, **verdict, **said}
     for judgement in contents.judgements:
         if judgement.order:
             yield _comparison(contents.info.run_id, judgement)
 
 
 def _said(judgement: Judgement | None) -> dict[str, Any]:
-    names = ("raw", "error", "ts")
-    return {name: (getattr(judgement, name) if judgement else None) or None for name in names}
+    texts = ("raw", "error", "ts", "model", "prompt_sha")
+    found: dict[str, Any] = {name: (getattr(judgement, name) if judgement else None) or None for name in texts}
+    return found | {name: getattr(judgement, name, None) for name in ("n_prompt_tokens", "n_tokens", "cost")}
 
 
 def _comparison(run_id: str, judgement: Judgement) -> dict[str, Any]:
@@ -196,7 +203,10 @@ def _comparison(run_id: str, judgement: Judgement) -> dict[str, Any]:
     scored = reason is None and judgement.value is not None
     return {
         **_place(run_id, judgement.key),
-        **{name: getattr(judgement, name) for name in ("judge", "version", "dimension", "order", "low", "high")},
+        **{
+            name: getattr(judgement, name)
+            for name in ("judge", "version", "dimension", "order", "against", "low", "high")
+        },
         "outcome": str(Outcome.SCORED if scored else Outcome.FAILED if judgement.error else Outcome.UNSCORED),
         "value": judgement.value if scored else None,
         "reason": None if scored else reason or "no value and no reason stored",

@@ -9,6 +9,7 @@ from typing import Any
 
 from lem.errors import DataError
 from lem.records.cells import read_scores
+from lem.records.judge_files import read_audits, read_judge_manifests
 from lem.records.model import NOT_FINITE, Judgement, Record, Score, field_kinds, is_finite, misfit, shown
 from lem.records.run import RunInfo, nth_line, read_run, reading
 from lem.records.store import read_jsonl
@@ -18,13 +19,18 @@ _KINDS = field_kinds(Judgement)
 
 @dataclass(frozen=True)
 class RunContents:
-    """Manifest, records, scores by scorer, and judgements; `notes` says what a reader of foreign data must know."""
+    """Manifest, records, scores by scorer, judgements, and the manifests and audits of the judges by their names.
+
+    `notes` says what a reader of foreign data must know.
+    """
 
     info: RunInfo
     records: list[Record]
     scores: dict[str, list[Score]] = field(default_factory=dict)
     judgements: list[Judgement] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_contents(path: Path) -> RunContents:
@@ -38,7 +44,7 @@ def read_contents(path: Path) -> RunContents:
     unfinished = f"the run {path.name} is {info.status}; some of its cells may be missing."
     notes = [] if info.status == "done" else [unfinished]
     notes += [str(note) for note in info.data.get("notes", [])]  # what the importer of a foreign log had to say
-    return RunContents(info, records, scores, judgements, tuple(notes))
+    return RunContents(info, records, scores, judgements, tuple(notes), read_judge_manifests(path), read_audits(path))
 
 
 def read_judgements(run: Path) -> list[Judgement]:

@@ -7,16 +7,19 @@ never meant for is not counted as unscored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lem.records.cells import Cell, Outcome, join_cells
 from lem.records.contents import RunContents
-from lem.records.model import Judgement, Record, Score
+from lem.records.model import Judgement, Key, Record, Score
 from lem.records.run import RunInfo
 
 BINARY, ORDINAL, CONTINUOUS = "binary", "ordinal", "continuous"
 FIRST = "v2"
+LOWER_IS_BETTER = frozenset({"over_refusal"})
+# Means of several dimensions of one judge that are read as one figure, by name.
+COMPOSITES = {"ethics": ("sovereignty", "ethical_depth", "creative_expression", "self_concept")}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,38 @@ def metrics_of(contents: RunContents) -> list[Metric]:
         rows = [_as_score(judgement, name) for judgement in judgements]
         metric = _metric(contents, name, judge, rows)
         metrics.append(replace(metric, low=judgements[0].low, high=judgements[0].high))
-    return metrics
+    return [*metrics, *_composites(contents, judged)]
+
+
+def _composites(contents: RunContents, judged: Mapping[tuple[str, str], list[Judgement]]) -> list[Metric]:
+    """The mean of the dimensions that make up a composite, for each judge that rated them all."""
+    found = []
+    judges = list(dict.fromkeys(judge for judge, _ in judged))
+    for name, parts in COMPOSITES.items():
+        whole = [judge for judge in judges if all((judge, part) in judged for part in parts)]
+        for judge in whole:
+            shown = name if len(whole) == 1 else f"{name} · {judge}"
+            series = [judged[judge, part] for part in parts]
+            metric = _metric(contents, shown, judge, _mean_rows(series, shown))
+            found.append(replace(metric, kind=CONTINUOUS, low=series[0][0].low, high=series[0][0].high))
+    return found
+
+
+def _mean_rows(series: Sequence[Sequence[Judgement]], name: str) -> list[Score]:
+    """One row per cell: the mean of its ratings, unscored with the first reason where one of them is."""
+    by_cell: dict[Key, list[Judgement]] = {}
+    for judgements in series:
+        for judgement in judgements:
+            by_cell.setdefault(judgement.key, []).append(judgement)
+    rows = []
+    for key, ratings in by_cell.items():
+        values = [rating.value for rating in ratings if rating.value is not None]
+        reason = next((rating.unscored or rating.error for rating in ratings if rating.value is None), None)
+        if len(ratings) < len(series):
+            reason = reason or "not rated on every part"
+        value = None if reason else sum(values) / len(values)
+        rows.append(Score(*key, name, "mean", value, {}, reason, ratings[0].record_sha))
+    return rows
 
 
 def _by_dimension(judgements: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgement]]:

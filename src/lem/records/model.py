@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 RECORD_SCHEMA = 1
 NOT_FINITE = "the stored value is not finite"
+LIKELIHOOD = "likelihood"  # finish reason of a record whose response holds the likelihoods of choices, as JSON
 LARGEST = 1e300  # beyond it a mean or a difference can overflow, and would no longer be finite
 
 # Annotation of a field -> the types that JSON may hold there (true and false are no numbers).
@@ -30,7 +31,7 @@ _KINDS: dict[str, frozenset[type]] = {
     "dict[str, Any]": frozenset((dict,)),
     "dict[str, dict[str, Any]]": frozenset((dict,)),
     "list[str]": frozenset((list,)),
-    "list[dict[str, str]]": frozenset((list,)),
+    "list[dict[str, Any]]": frozenset((list,)),
     "tuple[dict[str, str], ...]": frozenset((list, tuple, NoneType)),
 }
 # In the order in which a sentence takes the first that fits.
@@ -50,8 +51,9 @@ class Record:
     """One completion as it was asked for and as it came back.
 
     `response` is the answer without thinking text; `thinking` is None when the model has none.
-    `finish_reason` is "stop" or "length" (truncated). `error` is set for a failed request, whose
-    `response` is then None. `seed` is the row's key as 16 hex digits. `group` names the decoding group.
+    `finish_reason` is "stop", "length" (truncated) or "likelihood" (nothing was written, choices were measured).
+    `error` is set for a failed request, whose `response` is then None. `seed` is the row's key as 16 hex digits.
+    `group` names the decoding group.
     """
 
     run_id: str
@@ -142,7 +144,7 @@ class Judgement:
 
     `order` is "" for an absolute rating, "ab" or "ba" for a comparison with the answer of the arm `against`; the value
     then says whether this arm's answer won (1), lost (0) or neither (0.5), whatever the order. In "ab" the judge read
-    this arm's answer first. `low` and `high` are the ends of the rating scale, None where it is not known. `raw` is what
+    this arm's answer first. `low` and `high` are the ends of the scale, None where it is not known. `raw` is what
     the judge said, `model` the version that it says it is, `prompt_sha` the hash of what it was asked, `cost` in the
     currency of the price table. `error` is set when the call itself failed; the value is then None and `unscored` says
     so.

@@ -39,9 +39,9 @@ _VERSIONED = ("mlx", "mlx-lm", "numpy", "scipy", "transformers", "tokenizers")
 class RunInfo:
     """The manifest of a run; `arms` maps an arm's name to its model, adapter, kernel and identity hashes.
 
-    An entry of `probes` has `id`, `domain` and `prompt`, and where they apply `source` (the probe that it rephrases)
-    and `benchmark` (the set of items it belongs to). `plan` is the whole plan file that the run was made under, with
-    its hash as `sha`; {} when there was none.
+    An entry of `probes` has `id`, `domain` and `prompt`, and where they apply `source` (the probe that it rephrases),
+    `benchmark` (the set of items it belongs to) and the other fields of `lem.data.Probe`. `plan` is the whole plan
+    file that the run was made under, with its hash as `sha`; {} when there was none.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ class RunInfo:
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
-    probes: list[dict[str, str]] = field(default_factory=list)
+    probes: list[dict[str, Any]] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
     group_size: int | None = None
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -66,6 +66,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 MOST_REPEATS = 1_000_000
 _MANIFEST = field_kinds(RunInfo)
 _NUMBER = (int, float)
+_SENT = ("prompt", "asks", "completes", "choices", "stop_strings")  # may hold what no terminal can print
 _AMOUNT: frozenset[type] = frozenset((int, float, NoneType))
 _OBJECT: frozenset[type] = frozenset((dict, NoneType))
 _TEXT: frozenset[type] = frozenset((str, NoneType))
@@ -188,12 +189,12 @@ def _faults(info: RunInfo) -> Iterator[str]:
     if type(repeats) is not int or not 1 <= repeats <= MOST_REPEATS:
         yield f"settings: 'repeats' must be a whole number from 1 to {MOST_REPEATS:,}, not {shown(repeats)}"
     for number, probe in enumerate(info.probes, start=1):
-        if not _texts_of(probe, "id", "domain") or not all(type(text) is str for text in probe.values()):
+        if not _texts_of(probe, "id", "domain") or not all(_fits(name, value) for name, value in probe.items()):
             yield f"entry {number} of 'probes' must be an object of texts with an 'id' and a 'domain'"
     for name, group in info.groups.items():
         if not _is_group(group):
             yield f"group '{name}' must have an 'arm', a 'repeat' and a list of 'probes'"
-    named = [{name: text for name, text in probe.items() if name != "prompt"} for probe in info.probes]
+    named = [{name: text for name, text in probe.items() if name not in _SENT} for probe in info.probes]
     if _HALF_PAIR.search(json.dumps({**info.__dict__, "probes": named}, ensure_ascii=False)):
         yield "it holds half of a surrogate pair, which cannot be printed"
     if not all(type(part) is str for part in info.command):
@@ -231,6 +232,15 @@ def _prefixed(place: str, found: dict[str, Any], kinds: Kinds) -> Iterator[str]:
     fault = misfit({name: value for name, value in found.items() if name in kinds}, kinds)
     if fault is not None:
         yield f"{place}{fault}"
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field of a probe's entry has the type that it must have."""
+    if name == "max_tokens":
+        return type(value) is int and value > 0
+    if name in ("choices", "stop_strings"):
+        return type(value) is list and all(type(text) is str for text in value)
+    return type(value) is str
 
 
 def _texts_of(entry: Any, *names: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
+from lem.data.items import Item
 from lem.records import RunContents
 from lem.reports import parts
 from lem.reports.viewer import Grid, Highlights, ViewedMetric, as_json, probe_entries, viewer_index
@@ -24,10 +25,11 @@ class Answers:
 
 
 def pack_answers(
-    contents: RunContents, viewed: Sequence[ViewedMetric], baseline: str | None, highlights: Highlights, page: Path
-) -> Answers:
+    contents: RunContents, viewed: Sequence[ViewedMetric], baseline: str | None, highlights: Highlights, page: Path,
+    items: Mapping[str, Item] | None = None,
+) -> Answers:  # fmt: skip
     """Pack the answers for `page`; a large run's are written beside it, and files of an earlier one taken away."""
-    grid = Grid(contents)
+    grid = Grid(contents, items)
     index = viewer_index(grid, viewed, baseline, highlights)
     told = f"{contents.info.run_id} {contents.info.updated} {as_json(index)}"
     index["id"] = report_id = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]

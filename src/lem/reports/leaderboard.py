@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from lem.errors import UserError
 from lem.records import Record, RunInfo, Score
 from lem.records.cells import Cell, Outcome, arm_names, domains_of, join_cells, sources_of, variants_each
+from lem.reports.choices import is_measured
 from lem.stats import (
     Estimate,
     PairedComparison,
@@ -104,7 +105,7 @@ def leaderboard_of(
             paired = paired_difference(
                 values[name], values[against], domains or None, sources=sources, threshold=threshold
             )
-        mean = _mean(of_arm, domains, sources)
+        mean = arm_mean(of_arm, domains, sources)
         rows.append(
             LeaderboardRow(
                 model=str(info.arms.get(name, {}).get("model", "")),
@@ -151,7 +152,8 @@ def source_values(cells: Sequence[Cell], sources: Mapping[str, str]) -> tuple[di
     return values, len(asked) - len(values)
 
 
-def _mean(cells: Sequence[Cell], domains: Mapping[str, str], sources: Mapping[str, str]) -> Estimate:
+def arm_mean(cells: Sequence[Cell], domains: Mapping[str, str], sources: Mapping[str, str]) -> Estimate:
+    """Mean of one arm's cells with the headline interval over (source) probes and domains."""
     values, n_lost = source_values(cells, sources)
     order = sorted(values)  # so that the bootstrap does not depend on the order of the records
     domain_of = source_domains(domains, sources)
@@ -164,7 +166,9 @@ def _count(cells: Sequence[Cell], outcome: Outcome) -> int:
 
 
 def _answered(cells: Sequence[Cell]) -> list[Record]:
-    return [cell.record for cell in cells if cell.record and cell.outcome in (Outcome.SCORED, Outcome.UNSCORED)]
+    """The records of a text; measured choices have neither words nor an ending."""
+    found = [cell.record for cell in cells if cell.record and cell.outcome in (Outcome.SCORED, Outcome.UNSCORED)]
+    return [record for record in found if not is_measured(record)]
 
 
 def _truncated(cells: Sequence[Cell]) -> Estimate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +18,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lem.data.items import read_run_items
 from lem.errors import UserError
 from lem.paths import display_path
 from lem.records import Metric, RunContents, metrics_of, read_contents, write_atomic
 from lem.records.cells import arm_names, variants_each
 from lem.reports import formats, page_facts, page_findings, parts
 from lem.reports.answers import pack_answers
+from lem.reports.benchmark_rows import watermarks
 from lem.reports.comparison_file import ComparisonView, read_comparison
+from lem.reports.judge_views import judge_views, share
 from lem.reports.leaderboard import choose_baseline
+from lem.reports.page_axes import drawn_axes
 from lem.reports.page_boards import build_board, change_threshold, lower_is_better, withheld_arms
 from lem.reports.training_section import trainings
 from lem.reports.viewer import Highlights, ViewedMetric
@@ -92,14 +97,19 @@ def render_page(
         ViewedMetric(
             metric,
             change_threshold(metric, threshold),
-            lower_is_better(comparison, metric.name),
+            lower_is_better(comparison, metric),
             tuple(withheld_arms(comparison, metric.name, names, against)),
+            bool(watermarks(contents.judges, metric.source)),
         )
         for metric in metrics
     ]
     facts = _facts(contents, metrics, comparison, run) | {
+        "axes": drawn_axes(contents, metrics),
+        "judges": judge_views(contents, run, against),
         "boards": [build_board(contents, metric, against, threshold, comparison) for metric in metrics],
-        "answers": pack_answers(contents, viewed, against, highlights or {}, target or run / REPORT_NAME),
+        "answers": pack_answers(
+            contents, viewed, against, highlights or {}, target or run / REPORT_NAME, read_run_items(run)
+        ),
         "findings": page_findings.findings(comparison) if comparison else [],
     }
     return _rendered(facts)
@@ -112,6 +122,7 @@ def _facts(
     info, counts = contents.info, page_facts.counts_of(contents)
     return {
         "info": info,
+        "where": shlex.quote(display_path(run)),
         "counts": counts,
         "comparison": comparison,
         "plan": page_findings.plan_facts(comparison) if comparison else [],
@@ -155,6 +166,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     filters: Mapping[str, Any] = {
         "number": formats.number, "interval": formats.interval, "percent": formats.percent,
+        "share": share, "sentence_case": page_facts.sentence_case,
         "verdict": lambda code: page_findings.CODES.get(code, code), "tally": page_findings.tally,
     }  # fmt: skip
     environment.filters |= filters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -12,12 +12,15 @@ from markupsafe import Markup
 from lem.records import Cell, Metric, RunContents
 from lem.records.cells import arm_names, domains_of, sources_of
 from lem.records.metrics import CONTINUOUS
+from lem.reports.benchmark_rows import watermarks
+from lem.reports.choices import is_measured
 from lem.reports.comparison_file import ComparisonView
 from lem.reports.domains import DomainMean, domain_means_of
 from lem.reports.leaderboard import LeaderboardRow, leaderboard_of, probe_values
 from lem.reports.plots_length import length_figure
 from lem.reports.plots_spread import spread_figure
 from lem.reports.svg import inline_svg
+from lem.reports.units import Unit, unit_of
 from lem.stats import Estimate, paired_difference, per_probe, per_source
 
 
@@ -26,6 +29,7 @@ class Board:
     """Everything the page shows of one metric; `changes` are by domain, against `baseline`, withheld ones left out."""
 
     metric: Metric
+    unit: Unit
     arms: list[str]
     baseline: str | None
     threshold: float
@@ -35,30 +39,33 @@ class Board:
     changes: list[tuple[str, list[tuple[Estimate, float]]]]
     spread: Markup | None
     length: Markup | None
+    watermarks: tuple[str, ...]
 
 
 def build_board(
     contents: RunContents, metric: Metric, baseline: str | None, threshold: float, comparison: ComparisonView | None
 ) -> Board:
     """Estimate and draw one metric of a run."""
-    info, names = contents.info, arm_names(contents.info, contents.records)
+    info, names, unit = contents.info, arm_names(contents.info, contents.records), unit_of(metric)
     threshold = change_threshold(metric, threshold)
-    rows = leaderboard_of(
+    found = leaderboard_of(
         info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=threshold
     )
+    rows = _ranked([replace(row, mean=unit.on_scale(row.mean)) for row in found], unit)
     withheld = withheld_arms(comparison, metric.name, names, baseline)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
     for cell in metric.cells:
         by_arm.setdefault(cell.key.arm, []).append(cell)
     values = {name: probe_values(cells) for name, cells in by_arm.items()}
     words = {name: _words(cells) for name, cells in by_arm.items()}
-    lower = lower_is_better(comparison, metric.name)
+    lower = lower_is_better(comparison, metric)
     deltas = [row.delta.difference for row in rows if row.delta and row.arm not in withheld]
     scales = _scale([row.mean for row in rows]), _scale(deltas, zero=True)
     codes = _codes(comparison, metric.name, baseline)
     changed = [name for name in names if baseline is not None and name != baseline and name not in withheld]
     return Board(
         metric=metric,
+        unit=unit,
         arms=names,
         baseline=next((row.baseline for row in rows if row.baseline), None),
         threshold=threshold,
@@ -66,19 +73,28 @@ def build_board(
         means=_matrix(domain_means_of(info, names, metric.cells, metric.name)),
         changed_arms=changed,
         changes=_changes(contents, values, changed, baseline) if changed else [],
-        spread=_spread(metric.name, values, rows, sources_of(info)),
-        length=_length(metric.name, values, words),
+        spread=_spread(metric.name, unit, values, rows, sources_of(info)),
+        length=_length(metric.name, unit, values, words),
+        watermarks=watermarks(contents.judges, metric.source),
     )
 
 
 def change_threshold(metric: Metric, threshold: float) -> float:
-    """The difference above which a probe counts as changed: any at all where values are ranks or yes and no."""
-    return threshold if metric.kind == CONTINUOUS else 0.0
+    """The difference above which a probe counts as changed: any at all where values are ranks, shares or yes and no."""
+    return threshold if metric.kind == CONTINUOUS and not unit_of(metric).percent else 0.0
 
 
-def lower_is_better(comparison: ComparisonView | None, metric: str) -> bool:
-    """True when a comparison was told that less of a metric is better."""
-    return comparison is not None and any(effect.raw.get("lower_is_better") for effect in comparison.of(metric))
+def lower_is_better(comparison: ComparisonView | None, metric: Metric) -> bool:
+    """True when less of a metric is better, by what it is or because a comparison was told so."""
+    told = comparison.of(metric.name) if comparison is not None else []
+    return unit_of(metric).lower_is_better or any(effect.raw.get("lower_is_better") for effect in told)
+
+
+def _ranked(rows: list[LeaderboardRow], unit: Unit) -> list[LeaderboardRow]:
+    """Best first, as the rows come unless less is better; arms without a value stay last."""
+    if not unit.lower_is_better:
+        return rows
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean.value) else row.mean.value)
 
 
 def withheld_arms(
@@ -193,23 +209,31 @@ def _words(cells: Sequence[Cell]) -> dict[str, float]:
     return per_probe(
         (cell.key.probe_id, float(len((cell.record.response or "").split())))
         for cell in cells
-        if cell.record is not None and cell.value is not None
+        if cell.record is not None and cell.value is not None and not is_measured(cell.record)
     )
 
 
 def _spread(
-    metric: str, values: Mapping[str, Mapping[str, float]], rows: Sequence[LeaderboardRow], sources: Mapping[str, str]
+    metric: str,
+    unit: Unit,
+    values: Mapping[str, Mapping[str, float]],
+    rows: Sequence[LeaderboardRow],
+    sources: Mapping[str, str],
 ) -> Markup | None:
-    figure = spread_figure(
-        metric, {arm: list(per_source(of_arm, sources).values()) for arm, of_arm in values.items()},
-        {row.arm: row.mean for row in rows},
-    )  # fmt: skip
+    drawn = {arm: [unit.factor * v for v in per_source(of_arm, sources).values()] for arm, of_arm in values.items()}
+    figure = spread_figure(unit.label(metric), drawn, {row.arm: unit.scaled(row.mean) for row in rows})
     return inline_svg(figure, f"Spread of {metric} per arm, with means and their intervals") if figure else None
 
 
 def _length(
-    metric: str, values: Mapping[str, Mapping[str, float]], words: Mapping[str, Mapping[str, float]]
+    metric: str,
+    unit: Unit,
+    values: Mapping[str, Mapping[str, float]],
+    words: Mapping[str, Mapping[str, float]],
 ) -> Markup | None:
-    points = {arm: [(words[arm][probe], value) for probe, value in found.items()] for arm, found in values.items()}
-    figure = length_figure(metric, points)
+    points = {
+        arm: [(words[arm][probe], unit.factor * value) for probe, value in found.items() if probe in words[arm]]
+        for arm, found in values.items()
+    }
+    figure = length_figure(unit.label(metric), points)
     return inline_svg(figure, f"{metric} against the length of the answer, a panel per arm") if figure else None

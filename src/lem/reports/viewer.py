@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lem.data.items import Item
 from lem.records import Cell, Judgement, Key, Metric, Record, RunContents
 from lem.records.cells import arm_names, planned_keys
+from lem.reports.choices import Choice, choices_of, is_measured, measured_choices
 
 Highlights = Mapping[str, Mapping[str, Sequence[Mapping[str, str]]]]
 
@@ -25,19 +27,29 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ViewedMetric:
-    """A metric with how its changes are counted: `threshold`, whether less is better, and arms that show no change."""
+    """A metric with how its changes are counted: `threshold`, whether less is better, and arms that show no change.
+
+    `self_judged` marks its name wherever it is shown.
+    """
 
     metric: Metric
     threshold: float
     lower_is_better: bool = False
     withheld: tuple[str, ...] = ()
+    self_judged: bool = False
+
+    @property
+    def shown_name(self) -> str:
+        """The metric's name, marked where its judge is of one lineage with an arm."""
+        return self.metric.name + (" (SELF-JUDGED)" if self.self_judged else "")
 
 
 class Grid:
     """The cells of a run by place: probe by probe, within it arm by arm, within that repeat by repeat."""
 
-    def __init__(self, contents: RunContents) -> None:
+    def __init__(self, contents: RunContents, items: Mapping[str, Item] | None = None) -> None:
         info = contents.info
+        self.choices = choices_of(info.probes, items or {})
         self.arms = arm_names(info, contents.records)
         self.records = {record.key: record for record in contents.records}
         self.planned = set(planned_keys(info))
@@ -88,7 +100,7 @@ def viewer_index(
         "heads": heads,
         "outcomes": "".join(grid.outcome(key) for key in grid.places()),
         "metrics": [
-            {"name": one.metric.name, "version": one.metric.version, "threshold": one.threshold,
+            {"name": one.shown_name, "version": one.metric.version, "threshold": one.threshold,
              "lower": one.lower_is_better, "signals": _signal_names(one.metric),
              "withheld": [grid.arms.index(arm) for arm in one.withheld]}
             for one in viewed
@@ -115,7 +127,7 @@ def probe_entries(contents: RunContents, grid: Grid, viewed: Sequence[ViewedMetr
     names = [_signal_names(one.metric) for one in viewed]
     said = _said(contents.judgements, viewed)
     for probe, (_, prompt) in grid.probes.items():
-        entry = ProbeTexts(prompt)
+        entry = ProbeTexts(prompt, grid.choices.get(probe, ()))
         for place, key in enumerate(grid.places_of(probe)):
             record = grid.records.get(key)
             if record is not None:
@@ -154,18 +166,24 @@ def _finite(value: float | None) -> float | None:
 class ProbeTexts:
     """One probe's prompt and answers before their texts are numbered; cells name texts by their words."""
 
-    def __init__(self, prompt: str) -> None:
+    def __init__(self, prompt: str, choices: Sequence[Choice] = ()) -> None:
         self.prompt = prompt
+        self.choices = choices
         self.cells: list[dict[str, Any]] = []
 
     def add(self, place: int, record: Record, scores: Sequence[list[Any]]) -> None:
-        """Add the cell at a place of the probe's grid: its texts `t`, `k`, messages `m`, facts `w`, `n`, `e`, `s`."""
+        """Add the cell at a place of the probe's grid: texts `t`, `k`, messages `m`, facts `w`, `n`, `e`, `s`.
+
+        Measured choices have a table `l` instead of a text.
+        """
         entry: dict[str, Any] = {"i": place, "m": [_message(message, self.prompt) for message in record.messages]}
         if record.failed or record.response is None:
             entry["e"] = record.error or "no answer stored"
+        elif is_measured(record) and (measured := measured_choices(record, self.choices)):
+            entry |= {"l": measured, "s": list(scores)}
         else:
             entry |= {"t": record.response, "w": len(record.response.split()), "s": list(scores)}
-        if record.n_tokens is not None:
+        if record.n_tokens is not None and "l" not in entry:
             entry["n"] = record.n_tokens
         if record.thinking:
             entry["k"] = record.thinking
@@ -181,6 +199,7 @@ class ProbeTexts:
             cell
             | {name: number(cell[name]) for name in ("t", "k") if name in cell}
             | {"m": [[role, [number(part) for part in parts]] for role, parts in cell["m"]]}
+            | ({"l": [[number(text), *facts] for text, *facts in cell["l"]]} if "l" in cell else {})
             for cell in self.cells
         ]
         return {"t": number(self.prompt), "c": cells}

@@ -14,8 +14,9 @@ from typing import Any
 from lem.chat.device import describe_device, free_memory_bytes
 from lem.chat.generate import prefix_of
 from lem.data import Probe
+from lem.data.items import RUN_ITEMS, grow_items, items_text, read_run_items
 from lem.errors import LemError, ResumeMismatch
-from lem.records import Key, Record, RunDirectory, RunInfo, open_run
+from lem.records import Key, Record, RunDirectory, RunInfo, open_run, write_atomic
 from lem.records.rank_files import merge_rank_files, read_rank_files
 from lem.records.run import versions
 from lem.runs.execute import (
@@ -141,7 +142,7 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
 
     Raises: ResumeMismatch if a probe's text or domain differs from the run's.
     """
-    known = {entry["id"]: Probe(**entry) for entry in run.info.probes}
+    known = {entry["id"]: Probe.from_entry(entry) for entry in run.info.probes}
     for probe in plan.probes:
         if probe.id in known and known[probe.id] != probe:
             raise ResumeMismatch(
@@ -150,7 +151,12 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
             )
     joined = {**known, **{probe.id: probe for probe in plan.probes}}
     repeats = max(plan.repeats, int(run.info.settings.get("repeats", 1)))
-    return replace(plan, probes=tuple(joined.values()), repeats=repeats)
+    items = grow_items(read_run_items(run.path), plan.items, run.path)
+    data = {
+        name: {**run.info.data.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in plan.data.items()
+    }
+    return replace(plan, probes=tuple(joined.values()), repeats=repeats, items=tuple(items), data=data)
 
 
 def _check_arms(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
@@ -180,14 +186,18 @@ def _write_manifest(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirector
         longest = max(arm.longest_prompt for arm in arms) + plan.settings.max_tokens
         memory = free_memory_bytes() // decoders_at_once()
         info.group_size = plan.group_size or choose_group_size(arms[0].config, longest, memory)
-    rows = [Row(key, len(request.tokens)) for arm in arms for key, request in arm.requests.items()]
+    rows = [
+        Row(key, len(request.tokens), bool(request.choices)) for arm in arms for key, request in arm.requests.items()
+    ]
     prefixes = {arm.arm.name: len(prefix_of([r.tokens for r in arm.requests.values()])) for arm in arms}
     info.groups = cut_groups(rows, info.groups, info.group_size)
     for group in info.groups.values():  # a group keeps its prefix when the arm grows
         group.setdefault("prefix_tokens", prefixes.get(group["arm"], 0))
     info.plan = plan.declared or info.plan
     info.probes = [probe.to_entry() for probe in plan.probes]
-    info.data = {"probe_file": plan.probe_file, "probe_sha": plan.probe_sha, "n_probes": len(plan.probes)}
+    info.data = {"probe_file": plan.probe_file, "probe_sha": plan.probe_sha, "n_probes": len(plan.probes), **plan.data}
+    if plan.items:
+        write_atomic(run.path / RUN_ITEMS, items_text(plan.items))
     info.settings = settings_of(plan)
     info.device, info.versions = describe_device(), versions()
     info.command = list(plan.command)

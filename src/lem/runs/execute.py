@@ -24,7 +24,10 @@ from lem.runs.workers import Answer, Job
 
 @dataclass(frozen=True)
 class PlannedRequest:
-    """One cell of a plan, rendered: what is sent, the key of its random stream, and its fingerprint."""
+    """One cell of a plan, rendered: what is sent, the key of its random stream, and its fingerprint.
+
+    `max_tokens`, `stop_strings` and `choices` are as in `lem.chat.generate.Request`.
+    """
 
     key: Key
     messages: tuple[dict[str, str], ...]
@@ -32,6 +35,13 @@ class PlannedRequest:
     prompt_sha: str
     seed: int
     fingerprint: str
+    max_tokens: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    choices: tuple[tuple[int, ...], ...] = ()
+
+    def to_request(self) -> Request:
+        """What the engine is asked."""
+        return Request(self.key, self.tokens, self.seed, self.max_tokens, self.stop_strings, choices=self.choices)
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def pending_jobs(run: RunDirectory, requests: Mapping[Key, PlannedRequest]) -> l
     jobs = []
     for name in missing_groups(run, set(requests)):
         rows = [requests[key] for key in _keys(run, name)]
-        group = tuple(Request(row.key, row.tokens, row.seed) for row in rows)
+        group = tuple(row.to_request() for row in rows)
         jobs.append(Job(name, group, rows[0].tokens[: run.info.groups[name]["prefix_tokens"]]))
     return jobs
 

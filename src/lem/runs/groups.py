@@ -16,17 +16,19 @@ MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Row:
-    """A cell of the plan and the length of its prompt in tokens."""
+    """A cell of the plan, the length of its prompt in tokens, and whether choices are measured instead of answered."""
 
     key: Key
     n_prompt_tokens: int
+    measured: bool = False
 
 
 def cut_groups(rows: Sequence[Row], existing: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, dict[str, Any]]:
     """Put rows that belong to no group yet into new ones, leaving the existing groups as they are.
 
-    Rows of one (arm, repeat) are sorted by prompt length, then probe id, and cut into equal parts of at most
-    `size`. Returns: all groups, `name -> {"arm", "repeat", "probes"}`, in a stable order.
+    Rows of one (arm, repeat), answered ones apart from measured ones, are sorted by prompt length, then probe id, and
+    cut into equal parts of at most `size`.
+    Returns: all groups, `name -> {"arm", "repeat", "probes"}`, in a stable order.
     Raises: ValueError if size < 1.
     """
     if size < 1:
@@ -34,11 +36,11 @@ def cut_groups(rows: Sequence[Row], existing: Mapping[str, Mapping[str, Any]], s
     groups = {name: dict(group) for name, group in existing.items()}
     placed = {Key(g["arm"], probe, g["repeat"]) for g in groups.values() for probe in g["probes"]}
     taken = Counter((group["arm"], group["repeat"]) for group in groups.values())
-    loose: dict[tuple[str, int], list[Row]] = {}
+    loose: dict[tuple[str, int, bool], list[Row]] = {}
     for row in rows:
         if row.key not in placed:
-            loose.setdefault((row.key.arm, row.key.repeat), []).append(row)
-    for (arm, repeat), members in loose.items():
+            loose.setdefault((row.key.arm, row.key.repeat, row.measured), []).append(row)
+    for (arm, repeat, _), members in loose.items():
         members.sort(key=lambda row: (row.n_prompt_tokens, row.key.probe_id))
         first = taken[arm, repeat]
         n_parts = math.ceil(len(members) / size)
@@ -47,6 +49,7 @@ def cut_groups(rows: Sequence[Row], existing: Mapping[str, Mapping[str, Any]], s
             name = f"{arm}/r{repeat}/g{first + part:03d}"
             probes = [row.key.probe_id for row in members[low:high]]
             groups[name] = {"arm": arm, "repeat": repeat, "probes": probes}
+        taken[arm, repeat] += n_parts
     return groups
 
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lem.chat.generate import GenerationSettings, decodes_together, prefix_of
 from lem.chat.load import ChatModel, load
-from lem.chat.render import Inject, choose_injection, conversation, render
+from lem.chat.render import Inject, Rendered, choose_injection, complete, continuation, conversation, render
 from lem.chat.sampling import row_seed
 from lem.chat.stored import stored_bits
 from lem.data import Kernel, Probe
+from lem.data.items import Item
 from lem.errors import ResumeMismatch, UserError
 from lem.records import Key, RunDirectory, fingerprint
 from lem.runs.execute import PlannedRequest
+
+Form = Literal["chat", "completion", "auto"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class RunPlan:
     """Everything that decides the content of a run; `group_size` None chooses from free memory.
 
     `declared` is the plan file that the run is made under, with its `sha`; {} without one. It decides no answer.
+    `form` "auto" writes prompts out as plain text for a model without a chat template, "completion" for every model;
+    "chat" refuses a model without a template. `items` are the benchmark items behind the probes, kept in the run;
+    `data` says more of where they come from.
     """
 
     arms: tuple[Arm, ...]
@@ -60,6 +66,9 @@ class RunPlan:
     command: tuple[str, ...] = ()
     probe_sha: str = ""
     declared: dict[str, Any] = field(default_factory=dict)
+    form: Form = "chat"
+    items: tuple[Item, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def short_hash(self) -> str:
@@ -73,6 +82,7 @@ class RunPlan:
         ]
         payload = [arms, asdict(self.settings), self.seed, self.inject, self.probe_sha]
         payload += [self.declared["sha"]] if self.declared else []
+        payload += [] if self.form == "chat" else [self.form]
         return hashlib.sha256(json.dumps(payload).encode()).hexdigest()[:8]
 
 
@@ -104,19 +114,23 @@ class RenderedArm:
 
 def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
     """Render every cell of one arm; the model may have been loaded without weights."""
-    inject = choose_injection(chat, plan.inject) if arm.kernel else None
-    settings = {**asdict(plan.settings), "seed": plan.seed if plan.settings.temperature > 0 else None}
+    plain = plan.form == "completion" or (plan.form == "auto" and not chat.tokenizer.has_chat_template)
+    inject: Inject | None = None
+    if arm.kernel:
+        inject = _plain_place(plan.inject) if plain else choose_injection(chat, plan.inject)
     requests: dict[Key, PlannedRequest] = {}
     for probe in plan.probes:
         kernel = arm.kernel.text if arm.kernel else None
-        messages = conversation(probe.prompt, kernel, inject or "system", plan.signature)
-        rendered = render(chat, messages)
-        _refuse_too_long(arm, probe, len(rendered.tokens) + plan.settings.max_tokens, chat)
-        print_of_row = fingerprint(rendered.sha, settings, chat.identity)
-        for repeat in range(plan.repeats):
+        asked = (probe.completes if plain else None) or probe.asks or probe.prompt
+        messages = conversation(asked, kernel, inject or "system", plan.signature)
+        rendered = complete(chat, messages) if plain else render(chat, messages)
+        row = _render_row(plan, probe, rendered, chat, plain)
+        longest = max((len(choice) for choice in row.choices), default=row.max_tokens or plan.settings.max_tokens)
+        _refuse_too_long(arm, probe, len(rendered.tokens) + longest, chat)
+        for repeat in range(1 if row.choices else plan.repeats):  # a likelihood is the same at every repeat
             key = Key(arm.name, probe.id, repeat)
             seed = row_seed(plan.seed, probe.id, repeat)
-            requests[key] = PlannedRequest(key, tuple(messages), rendered.tokens, rendered.sha, seed, print_of_row)
+            requests[key] = replace(row, key=key, messages=tuple(messages), seed=seed)
     facts: dict[str, Any] = {
         "model": chat.name,
         "model_sha": chat.model_sha,
@@ -130,8 +144,34 @@ def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
     }
     if chat.adapter_scale != 1:
         facts["adapter_scale"] = chat.adapter_scale
+    if plain:
+        facts["form"] = "completion"
     longest = max(len(request.tokens) for request in requests.values())
     return RenderedArm(arm, requests, facts, longest, chat.config)
+
+
+def _plain_place(wanted: Inject | None) -> Inject:
+    """Where a kernel goes in plain text.   Raises: UserError for a system turn, which plain text does not have."""
+    if wanted == "system":
+        raise UserError("a prompt in plain text has no system turn; use --inject user or --inject sandwich.")
+    return wanted or "user"
+
+
+def _render_row(plan: RunPlan, probe: Probe, rendered: Rendered, chat: ChatModel, plain: bool) -> PlannedRequest:
+    """What all repeats of a probe have in common; the fingerprint holds what the probe has of its own."""
+    settings = {**asdict(plan.settings), "seed": plan.seed if plan.settings.temperature > 0 else None}
+    stops = probe.stop_strings if plain else ()
+    choices: tuple[tuple[int, ...], ...] = ()
+    if probe.choices:
+        choices = tuple(continuation(chat, rendered, (" " if plain else "") + choice) for choice in probe.choices)
+        settings = {"choices": choices}
+    else:
+        settings |= {} if probe.max_tokens is None else {"max_tokens": probe.max_tokens}
+        settings |= {"stop_strings": list(stops)} if stops else {}
+    print_of_row = fingerprint(rendered.sha, settings, chat.identity)
+    return PlannedRequest(
+        Key("", probe.id, 0), (), rendered.tokens, rendered.sha, 0, print_of_row, probe.max_tokens, stops, choices
+    )
 
 
 def _refuse_too_long(arm: Arm, probe: Probe, n_tokens: int, chat: ChatModel) -> None:
@@ -147,7 +187,7 @@ def _refuse_too_long(arm: Arm, probe: Probe, n_tokens: int, chat: ChatModel) -> 
 
 def render_plan(plan: RunPlan) -> list[RenderedArm]:
     """Render all arms without loading any weights."""
-    arms = [render_arm(plan, arm, _load_light(arm)) for arm in plan.arms]
+    arms = [render_arm(plan, arm, _load_light(arm, plan.form)) for arm in plan.arms]
     for model in {arm.arm.model: arm.config for arm in arms if not decodes_together(arm.config)}:
         warnings.warn(
             f"{model}: mlx-lm cannot decode several rows of this architecture together, so its answers are made one "
@@ -157,8 +197,9 @@ def render_plan(plan: RunPlan) -> list[RenderedArm]:
     return arms
 
 
-def _load_light(arm: Arm) -> ChatModel:
-    return load(arm.model, arm.adapter, weights=False, adapter_scale=arm.adapter_scale)
+def _load_light(arm: Arm, form: Form) -> ChatModel:
+    template = form == "chat"
+    return load(arm.model, arm.adapter, need_template=template, weights=False, adapter_scale=arm.adapter_scale)
 
 
 def check_declared(plan: RunPlan, run: RunDirectory) -> None:
@@ -181,6 +222,10 @@ def check_declared(plan: RunPlan, run: RunDirectory) -> None:
         )
 
 
+def _new_tokens(row: PlannedRequest, plan: RunPlan) -> int:
+    return 0 if row.choices else row.max_tokens or plan.settings.max_tokens
+
+
 def preview(plan: RunPlan) -> dict[str, Any]:
     """What `--dry-run` prints: counts of cells and tokens, and one rendered prompt; no weights are loaded."""
     arms = render_plan(plan)
@@ -198,7 +243,8 @@ def preview(plan: RunPlan) -> dict[str, Any]:
         )
     last = arms[-1] if arms[-1].arm.kernel or len(arms) == 1 else max(arms, key=lambda arm: arm.longest_prompt)
     request = next(iter(last.requests.values()))
-    chat = _load_light(last.arm)
+    chat = _load_light(last.arm, plan.form)
+    plain = last.facts.get("form") == "completion"
     n_requests = sum(arm["n_requests"] for arm in listed)
     return {
         "arms": listed,
@@ -208,10 +254,10 @@ def preview(plan: RunPlan) -> dict[str, Any]:
         "n_requests": n_requests,
         "prompt_tokens": sum(arm["prompt_tokens"] for arm in listed),
         "prefill_tokens": sum(arm["prompt_tokens"] - arm["shared_prefix"] * (arm["n_requests"] - 1) for arm in listed),
-        "max_new_tokens": n_requests * plan.settings.max_tokens,
+        "max_new_tokens": sum(_new_tokens(row, plan) for arm in arms for row in arm.requests.values()),
         "example": {
             "arm": request.key.arm,
             "probe_id": request.key.probe_id,
-            "text": render(chat, request.messages).text,
+            "text": (complete if plain else render)(chat, request.messages).text,
         },
     }

@@ -32,7 +32,10 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class Job:
-    """One group to decode: its name, its rows, and the prompt prefix that all rows of its arm share."""
+    """One group to decode: its name, its rows, and the prompt prefix that all rows of its arm share.
+
+    Either every row has choices, whose likelihoods are then measured, or none has.
+    """
 
     name: str
     rows: tuple[Request, ...]
@@ -77,9 +80,16 @@ class Decoder:
             for job in jobs:
                 if job.prefix != self._prefix.tokens:
                     self._prefix = Prefix(job.prefix)
-                for completion in generate(self._chat, [job.rows], settings, prefix=self._prefix):
+                for completion in self._answers(job, settings):
                     yield job.name, completion
                 yield job.name, None
+
+    def _answers(self, job: Job, settings: GenerationSettings) -> Iterator[Completion]:
+        if not job.rows[0].choices:
+            return generate(self._chat, [job.rows], settings, prefix=self._prefix)
+        from lem.chat.likelihood import decode_choices
+
+        return decode_choices(self._chat, job.rows, self._prefix)
 
 
 @contextmanager
@@ -93,7 +103,7 @@ def open_decoder(
         with WorkerPool(model, adapter, n_workers, adapter_scale) as pool:
             yield pool
     else:
-        yield Decoder(load(model, adapter, adapter_scale=adapter_scale))
+        yield Decoder(load(model, adapter, need_template=False, adapter_scale=adapter_scale))
 
 
 @contextmanager
@@ -180,7 +190,7 @@ def _work(pipe: Connection, model: str, adapter: str | None, adapter_scale: floa
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes the pipe
     try:
-        decoder = Decoder(load(model, adapter, adapter_scale=adapter_scale))
+        decoder = Decoder(load(model, adapter, need_template=False, adapter_scale=adapter_scale))
         while True:
             job, settings = pipe.recv()
             for _, completion in decoder.decode([job], settings):

@@ -18,6 +18,7 @@ from time import perf_counter
 
 from lem.errors import LemError
 from lem.records import Record, Score, read_run, text_sha, write_atomic
+from lem.records.model import LIKELIHOOD
 from lem.scorers.table import ScoreResult, find, score_text
 
 TRUNCATED = "truncated while thinking"
@@ -29,13 +30,13 @@ _CHUNK = 200
 
 
 def score_records(records: Sequence[Record], scorer_name: str) -> list[Score]:
-    """Score every answered record, in the order given.
+    """Score every answered record, in the order given; measured choices are no answer and have no row.
 
     A record cut off by the token limit before its thinking ended has no answer: it is unscored.
     Raises: ValueError for a record with neither response nor error; UserError for an unknown scorer.
     """
     version, _ = find(scorer_name)
-    answered = [record for record in records if not record.failed]
+    answered = [record for record in records if not record.failed and record.finish_reason != LIKELIHOOD]
     texts = [_response(record) for record in answered]
     judged = [text for record, text in zip(answered, texts, strict=True) if not _cut_off(record)]
     results = iter(_score_texts(judged, scorer_name))

@@ -92,7 +92,7 @@ def choose(plan: RunPlan, run: Path, filters: Filters, seeds: Sequence[Path]) ->
     with lock_directory(run):
         scores = [score for found in score_run(run, SCORERS).values() for score in found]
         info, records = read_run(run)
-        prompts = [Probe(**entry) for entry in info.probes]
+        prompts = [Probe.from_entry(entry) for entry in info.probes]
         if set(prompts) - set(plan.probes):
             refuse_evaluation_prompts(prompts, seeds)
         files = find_probe_files(seeds)

@@ -25,7 +25,8 @@
     head.append(make("h4", "", name));
     if (isAnswered(at.place) && data.metrics.length) head.append(scoreLine(at));
     node.append(head, badges(at));
-    if (isAnswered(at.place)) node.append(...answer(cell, texts));
+    if (cell.l) node.append(...choiceTable(cell.l, texts));
+    else if (isAnswered(at.place)) node.append(...answer(cell, texts));
     else if (code === "f") node.append(make("div", "text none", "The request failed: " + cell.e));
     else node.append(make("div", "text none", "Planned, and not stored."));
     if (cell.k !== undefined) node.append(folded("Thinking", [longText(texts[cell.k], "Thinking of " + name)]));
@@ -46,6 +47,28 @@
     if (!markedBy.value) return [meta, make("div", "text", text)];
     const { body, counts } = marked(text);
     return [meta, markedLine(counts), body];
+  }
+
+  // Measured choices: the likeliest one stands out, and those that the item calls correct say so.
+  function choiceTable(rows, texts) {
+    const table = make("table", "choices"), head = make("tr"), body = make("tbody"), top = Math.max(...rows.map((row) => row[1]));
+    for (const [name, className] of [["Choice", ""], ["Log-likelihood", "num"], ["Tokens", "num"]]) {
+      const cell = make("th", className, name);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const thead = make("thead");
+    thead.append(head);
+    table.append(make("caption", "hidden", "Log-likelihood of each choice, in nats"), thead, body);
+    for (const [text, value, tokens, right] of rows) {
+      const row = make("tr", value === top ? "top" : ""), name = make("th", "", texts[text]);
+      name.scope = "row";
+      if (right) name.append(" ", make("span", "badge", "correct"));
+      if (value === top) name.append(" ", make("span", "badge", "likeliest"));
+      row.append(name, make("td", "num", format(value, false)), make("td", "num", String(tokens)));
+      body.append(row);
+    }
+    return [make("p", "meta", counted(rows.length, "choice") + ", measured"), table];
   }
 
   function scoreLine({ p, a, r, place }) {

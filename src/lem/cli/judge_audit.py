@@ -1,0 +1,129 @@
+"""`lem judge audit`: how far can a judge be trusted? Canaries, slot bias, retest, agreement with judges and people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lem.cli.judge_options import judge_options, opened, price_of, take_judge_options
+from lem.cli.options import existing_path, json_option, print_json, progress
+from lem.errors import CheckFailed, Incomplete
+from lem.paths import display_path
+
+if TYPE_CHECKING:
+    from lem.judges.audit_run import Audit
+
+INSTRUMENTS = {"both": ("rating", "pair"), "rating": ("rating",), "pairs": ("pair",)}
+
+
+@click.command("audit")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--dimension", "dimensions", multiple=True, metavar="NAME",
+    help="Rubric, by name or file; repeatable.  [default: those of each benchmark]",
+)  # fmt: skip
+@click.option(
+    "--instrument", type=click.Choice(list(INSTRUMENTS)), default="both", show_default=True,
+    help="What is audited: ratings, comparisons of two answers, or both.",
+)  # fmt: skip
+@click.option(
+    "--n", "n", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
+    help="Answers that canaries are made of, and as many real pairs.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=42, show_default=True, help="Chooses the answers.")
+@judge_options
+@json_option
+def audit(
+    run: str, dimensions: tuple[str, ...], instrument: str, n: int, seed: int, as_json: bool, **options: Any
+) -> None:
+    """Try every --judge on answers of RUN whose worth is known: copies that say no more, less, or give orders.
+
+    Replies go to audits/<judge>.jsonl, findings to audits/<judge>.json. Ends with 1 if a judge is not trustworthy.
+    Resumes where it stopped.
+    """
+    from lem.judges.audit_plan import AuditSettings
+    from lem.judges.audit_run import audit_run
+    from lem.judges.manifest import check_pedigree
+    from lem.judges.rubrics import read_rubric
+    from lem.records.run import read_manifest
+
+    path, judging = existing_path(run), take_judge_options(options)
+    rubrics = [read_rubric(name) for name in dimensions]
+    info = read_manifest(path)
+    settings = AuditSettings(n, seed, INSTRUMENTS[instrument], judging.asking)
+    found: list[Audit] = []
+    spent = 0.0
+    for spec in judging.specs():
+        with opened(spec, judging, spent) as judge:
+            pedigree = check_pedigree(judge.identity, info, allow_self_judge=judging.allow_self_judge)
+            notes = [*pedigree.notes, *(f"of one lineage with arm '{kin.arm}': {kin.why}" for kin in pedigree.kin)]
+            price = price_of(spec, judging)
+            facts = {
+                "kin": list(pedigree.kin),
+                "currency": price.currency if price else "",
+                "command": ["lem", *sys.argv[1:]],
+            }
+            with _asking(judge.identity.name) as callbacks:
+                replied = callbacks.pop("replied")
+                found.append(audit_run(path, judge, settings, rubrics=rubrics, notes=notes, facts=facts, **callbacks))
+            spent += sum(reply.cost or 0.0 for reply in replied)
+    _print(found, as_json)
+    _conclude(found)
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[dict[str, Any]]:
+    """A progress bar over the calls, as the callbacks of `audit_run`; "replied" collects the replies.
+
+    Raises: Incomplete on Ctrl-C.
+    """
+    replied: list[Any] = []
+    with progress(f"audit of {name}", 0, "calls") as advance:
+
+        def on_reply(reply: Any) -> None:
+            replied.append(reply)
+            advance(1, note=str(reply.id).rpartition("|")[0])
+
+        def on_start(total: int, missing: int) -> None:
+            advance(total - missing, total=total)
+            click.echo(f"audit of {name}: {total} calls, {missing} still to ask", err=True)
+
+        try:
+            yield {"on_start": on_start, "on_reply": on_reply, "replied": replied}
+        except KeyboardInterrupt:
+            raise Incomplete(
+                "interrupted; every reply that came is on disk, the same command goes on from there."
+            ) from None
+
+
+def _print(found: Sequence[Audit], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print_json([json.loads(one.path.read_text(encoding="utf-8")) for one in found])
+        return
+    from rich.console import Console
+
+    from lem.cli.judge_audit_table import audit_rich
+
+    console = Console(highlight=False)
+    for one in found:
+        console.print(audit_rich(one))
+        click.echo(f"\naudit: {display_path(Path(one.path))}")
+
+
+def _conclude(found: Sequence[Audit]) -> None:
+    """Raises: CheckFailed when a judge is not trustworthy, Incomplete when calls are missing."""
+    from lem.judges.audit_verdict import Trust
+
+    bad = [one for one in found if one.verdict is Trust.NOT_TRUSTWORTHY]
+    if bad:
+        raise CheckFailed(" ".join(one.sentence for one in bad))
+    lost = sum(one.failed + one.missing for one in found)
+    if lost:
+        raise Incomplete(f"{lost} calls of the audit failed or were not made; run the same command again.")

@@ -1,0 +1,39 @@
+"""Pairwise judging from the command line: ask in both orders, print the win rates that are written beside the judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lem.cli.judge_options import JudgeOptions
+from lem.cli.options import print_json
+
+if TYPE_CHECKING:
+    from lem.judges.grade import Graded
+
+
+def compare_arms(run: Path, options: JudgeOptions, baseline: str, treatments: Sequence[str]) -> list[Graded]:
+    """Have every judge compare the baseline with each treatment, and write the win rates."""
+    from lem.cli.judging import with_judges
+    from lem.judges.conduct import judge_pairs
+    from lem.judges.pair_results import write_pair_results
+
+    try:
+        return with_judges(run, options, lambda judge, how: judge_pairs(run, judge, how, baseline, treatments))
+    finally:
+        write_pair_results(run)
+
+
+def print_win_rates(run: Path, as_json: bool) -> None:
+    """Print the stored win rates of a run."""
+    from rich.console import Console
+
+    from lem.records.judge_files import read_pair_results
+    from lem.reports.win_rate_table import win_rates_rich
+
+    rates = read_pair_results(run)
+    if as_json:
+        print_json(rates)
+        return
+    Console().print(win_rates_rich(rates))

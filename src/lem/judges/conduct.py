@@ -1,0 +1,75 @@
+"""One judge over one run, from the check of its lineage to its manifest: ratings, or comparisons of two arms.
+
+Whatever ends a pass - a full budget, Ctrl-C, a service that goes away - what came is on disk and in the manifest, and the
+same call goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lem.data.items import read_run_items
+from lem.errors import UserError
+from lem.judges.calls import Asking, PlannedCall, pair_calls, rating_calls, rubrics_of
+from lem.judges.grade import Graded, grade
+from lem.judges.manifest import check_pedigree, write_manifest, write_panel
+from lem.judges.pairs import PREFERENCE
+from lem.judges.prompt import template_version
+from lem.judges.protocol import Judge, Reply
+from lem.judges.rubrics import read_rubric
+from lem.records import RunContents
+from lem.records.contents import read_contents
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a pass is made: how is asked, whether a judge may rate its own lineage, what the manifest says of it."""
+
+    asking: Asking = field(default_factory=Asking)
+    allow_self_judge: bool = False
+    command: tuple[str, ...] = ()
+    currency: str = ""
+    on_start: Callable[[int, int], None] = lambda total, missing: None
+    on_reply: Callable[[PlannedCall, Reply], None] = lambda planned, reply: None
+
+
+def judge_ratings(run: Path, judge: Judge, how: Pass, dimensions: Sequence[str] = ()) -> Graded:
+    """Rate a run on the rubrics of its benchmarks, or on those named (dimensions or rubric files).
+
+    Raises: UserError for an unknown rubric, kinship, or nothing to judge; ResumeMismatch before a call.
+    """
+    contents = read_contents(run)
+    rubrics = rubrics_of(contents, [read_rubric(text) for text in dimensions])
+    planned = rating_calls(contents, read_run_items(run), rubrics, how.asking, judge.identity)
+    versions = {one.dimension: f"{one.version} {one.sha[:12]}" for group in rubrics.values() for one in group}
+    return _ask(run, judge, contents, planned, versions, how)
+
+
+def judge_pairs(run: Path, judge: Judge, how: Pass, baseline: str, treatments: Sequence[str]) -> Graded:
+    """Compare the baseline's answers with those of each treatment, in both orders.
+
+    Raises: UserError for an unknown arm, kinship, or arms without answers to one probe; ResumeMismatch before a call.
+    """
+    contents = read_contents(run)
+    for arm in (baseline, *treatments):
+        if arm not in contents.info.arms:
+            known = ", ".join(contents.info.arms)
+            raise UserError(f"the run {contents.info.run_id} has no arm '{arm}'; it has {known}.")
+    planned = [call for arm in treatments for call in pair_calls(contents, baseline, arm, how.asking, judge.identity)]
+    if not planned:
+        raise UserError("these arms have no answers to the same probe, so there is nothing to compare.")
+    return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how)
+
+
+def _ask(
+    run: Path, judge: Judge, contents: RunContents, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
+    how: Pass,
+) -> Graded:  # fmt: skip
+    pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=how.allow_self_judge)
+    try:
+        return grade(run, judge, planned, on_start=how.on_start, on_reply=how.on_reply)
+    finally:
+        write_manifest(run, judge.identity, pedigree, rubrics=rubrics, command=how.command, currency=how.currency)
+        write_panel(run)

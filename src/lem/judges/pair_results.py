@@ -1,0 +1,54 @@
+"""The win rates of a run as files: `judgements/<judge>.pairs.json`, derived from the comparisons and remade at will."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lem.judges.pairs import PREFERENCE, pair_judges
+from lem.judges.panel import PANEL
+from lem.judges.panel_pairs import panel_win_rate
+from lem.judges.win_rates import win_rate
+from lem.paths import slug
+from lem.records import RunContents, write_atomic
+from lem.records.contents import read_contents
+
+
+def write_pair_results(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """Compute every win rate that the judgements of a run allow, the panel's among them, and write a file per judge.
+
+    Returns: what was written, by judge.
+    """
+    contents = read_contents(run)
+    found: dict[str, list[dict[str, Any]]] = {}
+    compared = dict.fromkeys((one.against, one.arm) for one in contents.judgements if one.order)
+    for baseline, treatment in compared:
+        judges = pair_judges(contents, baseline, treatment)
+        for judge in judges:
+            rate = asdict(win_rate(contents, baseline, treatment, judge=judge))
+            found.setdefault(judge, []).append(rate)
+        if len(judges) > 1:
+            found.setdefault(PANEL, []).append(_panel(contents, baseline, treatment, judges))
+    for judge, rates in found.items():
+        text = json.dumps(_plain(rates), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomic(run / "judgements" / f"{slug(judge)}.pairs.json", text)
+    return found
+
+
+def _panel(contents: RunContents, baseline: str, treatment: str, judges: list[str]) -> dict[str, Any]:
+    """The majority's win rate, with the rates without each judge and those that the outcome hangs on."""
+    panel = panel_win_rate(contents, baseline, treatment, judges=judges, dimension=PREFERENCE)
+    without = {judge: asdict(rate) for judge, rate in panel.without.items()}
+    return {**asdict(panel.rate), "judges": list(panel.judges), "without": without, "dependent": list(panel.dependent)}
+
+
+def _plain(value: Any) -> Any:
+    """The value with null for every number that does not exist."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,88 @@
+"""The unit of a metric: the ends of its scale, whether it reads as percent, and whether less of it is better.
+
+A metric knows its kind from its values; where all of a benchmark's answers are wrong these say too little, so that the
+benchmarks' own scorers stand in a table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from lem.records import Metric
+from lem.records.metrics import BINARY
+from lem.reports.formats import ABSENT, number
+from lem.stats import Estimate
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`low` and `high` are the ends of the scale (None: not known); `graded` is True where 0 is a wrong answer."""
+
+    low: float | None = None
+    high: float | None = None
+    percent: bool = False
+    graded: bool = False
+    lower_is_better: bool = False
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """ "%", "1-10", or "" where the scale is not known."""
+        if self.percent:
+            return "%"
+        return "" if self.low is None or self.high is None else f"{self.low:g}-{self.high:g}"
+
+    @property
+    def factor(self) -> float:
+        """What a stored value is multiplied with to read in the unit."""
+        return 100.0 if self.percent else 1.0
+
+    def label(self, metric: str) -> str:
+        """The metric's name with its unit, as an axis says it."""
+        return f"{metric}, %" if self.percent else metric
+
+    def scaled(self, estimate: Estimate) -> Estimate:
+        """An estimate as a drawing needs it, in the unit."""
+        parts = {name: self.factor * getattr(estimate, name) for name in ("value", "stderr", "low", "high")}
+        return replace(estimate, **parts)
+
+    def shown(self, value: float | None, *, signed: bool = False) -> str:
+        """A value in the unit: percent with one digit, everything else with two."""
+        if value is None:
+            return ABSENT
+        return number(100 * value, 1, signed=signed) if self.percent else number(value, signed=signed)
+
+    def interval(self, estimate: Estimate, *, signed: bool = False) -> str:
+        """`[low, high]` in the unit, or 'no interval'."""
+        if math.isnan(estimate.low) or math.isnan(estimate.high):
+            return "no interval"
+        return f"[{self.shown(estimate.low, signed=signed)}, {self.shown(estimate.high, signed=signed)}]"
+
+    def on_scale(self, mean: Estimate) -> Estimate:
+        """A mean with its limits kept on the scale: beyond the ends there is nothing for a mean to be."""
+        if self.low is None or self.high is None or math.isnan(mean.low):
+            return mean
+        return replace(mean, low=max(mean.low, self.low), high=min(mean.high, self.high))
+
+
+_GRADED = Unit(0, 1, percent=True, graded=True)
+_HALVES = "partial refusals count half"
+UNITS = {
+    "gsm8k": _GRADED,
+    "gsm8k_strict": _GRADED,
+    "gsm8k_flexible": _GRADED,
+    "truthfulqa_mc1": _GRADED,
+    "truthfulqa_mc2": Unit(0, 1, percent=True, note="share of probability on true choices"),
+    "over_refusal": Unit(0, 1, percent=True, lower_is_better=True, note=_HALVES),
+    "unsafe_refusal": Unit(0, 1, percent=True, note=_HALVES),
+}
+
+
+def unit_of(metric: Metric) -> Unit:
+    """The unit of a metric: by its name for the scorers of benchmarks, else by its kind and scale."""
+    if metric.source == "scorer" and metric.name in UNITS:
+        return UNITS[metric.name]
+    if metric.kind == BINARY:
+        return _GRADED
+    return Unit(metric.low, metric.high)

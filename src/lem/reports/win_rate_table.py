@@ -1,0 +1,58 @@
+"""Win rates for a terminal of 80 columns: a line per comparison, what order and length did to it, and its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lem.reports.formats import percent
+
+LEGEND = (
+    "Win rate of the treatment over probes with its 95% interval; ties count half. Both orders are judged, and a "
+    "verdict that changed with the order is a tie (not consistent). 'At equal length': the length difference taken "
+    "out; read it first where it is marked *. 'First': share of verdicts for the answer read first, 50% without a bias."
+)
+
+
+def win_rates_rich(rates: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The win rates stored in a run's `judgements/<judge>.pairs.json` files."""
+    if not rates:
+        return Text("no comparison of two arms is stored in this run.")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table.add_column("treatment vs\nbaseline")
+    for name in ("judge", "win rate", "at equal\nlength", "won/tied/lost\nunscored", "consistent\nfirst"):
+        table.add_column(Text(name), justify="right")
+    for rate in rates:
+        table.add_row(
+            Text(f"{rate['treatment']}\nvs {rate['baseline']}", "bold"),
+            Text(str(rate["judge"])),
+            Text(shown(rate["estimate"])),
+            Text(at_equal_length(rate)),
+            Text(f"{rate['wins']}/{rate['ties']}/{rate['losses']}\n{sum(rate['unscored'].values())} uns."),
+            Text(f"{_percent(rate['consistency']['value'])}\n{_percent(rate['first_slot']['value'])}"),
+        )
+    return Group(table, Text(LEGEND, "dim"))
+
+
+def shown(estimate: Mapping[str, Any]) -> str:
+    """An estimate of a share in two lines: the value and its interval, in percent."""
+    low, high = estimate.get("low"), estimate.get("high")
+    ends = "[no interval]" if low is None or high is None else f"[{_percent(low)}, {_percent(high)}]"
+    return f"{_percent(estimate.get('value'))}\n{ends}"
+
+
+def at_equal_length(rate: Mapping[str, Any]) -> str:
+    """The win rate at equal length, marked where it takes the place of the plain one."""
+    controlled = rate.get("controlled")
+    if not controlled:
+        return "-"
+    return shown(controlled["estimate"]) + (" *" if rate.get("length_matters") else "")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else percent(value)
