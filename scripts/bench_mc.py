@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import mlx.core as mx
 
@@ -43,7 +44,7 @@ def questions(chat: ChatModel, kernel: Path | None, n_questions: int) -> list[Re
     found = []
     for line in ITEMS.read_text(encoding="utf-8").splitlines()[:n_questions]:
         item = json.loads(line)
-        rendered = render(chat, conversation(item["question"], text, "system", None))
+        rendered = render(chat, conversation(item["question"], text, "system"))
         answers = item["correct_answers"] + item["incorrect_answers"]
         choices = tuple(continuation(chat, rendered, answer) for answer in answers)
         found.append(Request(item["id"], rendered.tokens, 0, choices=choices))
@@ -65,7 +66,7 @@ def one_by_one(chat: ChatModel, requests: Sequence[Request]) -> Values:
 def _one(chat: ChatModel, context: tuple[int, ...], choice: tuple[int, ...]) -> float:
     logits = chat.model(mx.array([(context + choice)[:-1]]))[0, len(context) - 1 :]
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    return float(mx.take_along_axis(logprobs, mx.array(choice)[:, None], axis=-1).sum().item())
+    return cast("float", mx.take_along_axis(logprobs, mx.array(choice)[:, None], axis=-1).sum().item())
 
 
 def bench_mc(options: Namespace) -> None:

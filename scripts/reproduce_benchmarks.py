@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Repeat a published table with models of yours: plan, train, benchmark, score, compare; then both side by side.
+r"""Repeat a published table with models of yours: train, ask, score or judge, compare; then both side by side.
 
     .venv/bin/python scripts/reproduce_benchmarks.py --models "Gemma 3 1B=mlx-community/gemma-3-1b-it-4bit" --table p20
     .venv/bin/python scripts/reproduce_benchmarks.py --models lem-nano=models/lem-nano --table trained --quick
+    .venv/bin/python scripts/reproduce_benchmarks.py --models lem-nano=models/lem-nano --table multi-scale --quick \
+        --judge mlx:models/lem-nano --allow-self-judge
 
 Every step is a command of ./lem, printed before it runs. The same command again goes on where it stopped.
 """
@@ -20,7 +22,8 @@ from lem.config import load_config
 from lem.errors import LemError
 from lem.paths import display_path, repository_root
 from lem.studies.reproduce import table_names
-from lem.studies.reproduce_study import Options, reproduce
+from lem.studies.reproduce_options import Extras, Options
+from lem.studies.reproduce_study import reproduce
 
 
 def run(words: Sequence[str]) -> int:
@@ -39,13 +42,43 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", action="extend", default=[], metavar="NAME=MODEL")
     parser.add_argument("--table", choices=table_names(), default="p20")
-    parser.add_argument("--quick", action="store_true", help="the 21 quick probes, few training steps, few tokens")
-    parser.add_argument("--published-answers", type=Path, metavar="FOLDER", help="for --table variants")
+    parser.add_argument("--quick", action="store_true", help="few probes or items, few training steps, few tokens")
+    parser.add_argument(
+        "--published-answers", type=Path, metavar="FOLDER", help="for --table variants, instead of --models"
+    )
+    benchmarks = parser.add_argument_group("tables on standard benchmarks (variants, multi-scale)")
+    benchmarks.add_argument(
+        "--judge",
+        dest="judges",
+        action="append",
+        default=[],
+        metavar="[NAME=]SPEC",
+        help="gemini[:M], openai:M@URL or mlx:PATH; repeatable; without one nothing is rated",
+    )
+    benchmarks.add_argument(
+        "--allow-self-judge", action="store_true", help="let a judge rate its own lineage; watermarks the table"
+    )
+    benchmarks.add_argument(
+        "--items",
+        action="append",
+        default=[],
+        metavar="[TASK=]SOURCE",
+        help="hub, a file, or a folder of TASK.jsonl files; repeatable; default: our own items",
+    )
+    benchmarks.add_argument(
+        "--variant",
+        dest="variants",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="another model as an arm, as abliterated=FOLDER; repeatable",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: reproduce in the folder of runs")
     parser.add_argument("--dry-run", action="store_true", help="print the commands; run nothing")
     given = parser.parse_args(arguments)
+    extras = Extras(tuple(given.judges), given.allow_self_judge, tuple(given.items), tuple(given.variants))
     return Options(
-        given.table, tuple(given.models), given.published_answers, given.output, given.quick, given.dry_run
+        given.table, tuple(given.models), given.published_answers, given.output, given.quick, given.dry_run, extras
     )  # fmt: skip
 
 

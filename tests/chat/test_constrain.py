@@ -223,6 +223,15 @@ def test_an_answer_cut_by_its_own_limit_says_so(any_chat: ChatModel) -> None:
     assert found[1].finish_reason == "stop"
 
 
+def test_a_text_under_a_grammar_is_not_trimmed_but_cut_before_a_stop_string(any_chat: ChatModel) -> None:
+    whole = ask(any_chat, 0, Grammar("regex", "  [ab]{3}#[cd] "))
+    cut = replace(whole, id=1, stop_strings=("#",))
+    found = {answer.id: answer for answer in generate(any_chat, [[whole, cut]], GenerationSettings(max_tokens=40))}
+    assert matches("  [ab]{3}#[cd] ")(found[0].response or "")
+    assert matches("  [ab]{3}")(found[1].response or "")
+    assert found[1].finish_reason == "stop"
+
+
 def test_a_stop_token_is_allowed_exactly_where_the_text_is_whole(llama: ChatModel) -> None:
     llama.tokenizer._eos_token_ids = {257, 258, int(llama.tokenizer.encode("b", add_special_tokens=False)[0])}
     stops = llama.stop_token_ids

@@ -112,7 +112,7 @@ def test_lem_nano_gives_the_definition(kernel: str | None) -> None:
     requests = [
         Request(
             question,
-            render(chat, conversation(question, text, "system", None)).tokens,
+            render(chat, conversation(question, text, "system")).tokens,
             0,
             choices=tuple(tuple(chat.tokenizer.encode(choice, add_special_tokens=False)) for choice in choices),
         )
@@ -178,8 +178,13 @@ def test_contexts_are_read_once_and_no_pass_is_wider_than_allowed() -> None:
 
 
 def test_the_group_size_is_asked_for_the_longest_row() -> None:
-    asked = []
-    list(choice_loglikelihoods(bare("llama"), questions(), lambda longest: asked.append(longest) or 64))
+    asked: list[int] = []
+
+    def group_size(longest: int) -> int:
+        asked.append(longest)
+        return 64
+
+    list(choice_loglikelihoods(bare("llama"), questions(), group_size))
     assert asked == [40 + 30]
 
 

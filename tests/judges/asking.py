@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lem.judges.budget import Budget
+from lem.judges.limits import Limits, Patience
 from lem.judges.protocol import Call, Judge, Reply
-from lem.judges.remote import THREAD, Limits, Patience
+from lem.judges.remote import THREAD
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

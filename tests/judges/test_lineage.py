@@ -235,5 +235,6 @@ def test_notes_tell_makers_and_what_could_go_unseen() -> None:
         "'the-judge' (gemini) and 'base', 'json' (gemma) have the same maker, Google: another lineage, perhaps not "
         "another taste.",
     ]
+    assert lineage_notes(remote("qwen2.5-72b"), run_of(a={"model": "qwen3"})) == []  # kin, which is no note
     assert lineage_notes(remote("claude-sonnet-4-5"), run_of(a={"model": "qwen3"})) == []
     assert lineage_notes(remote("who"), run_of(a={"model": "qwen3"})) == [unknown_lineage(remote("who"))]

@@ -124,6 +124,15 @@ def test_a_resumed_pass_says_what_a_whole_one_says(method: str, monkeypatch: pyt
     assert list(judge.replies(calls, set())) == []
 
 
+def test_workers_say_what_one_process_says(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
+    monkeypatch.setattr(local, "choose_group_size", lambda *_: 3)
+    calls, judge = ratings(6), open_local(spec(llama))
+    alone = {reply.id: reply for reply in judge.replies(calls, ids(calls))}
+    monkeypatch.setattr("lem.runs.workers.POOL_FROM_TOKENS", 1)
+    monkeypatch.setattr("lem.runs.workers.decoders_at_once", lambda: 2)
+    assert {reply.id: reply for reply in judge.replies(calls, ids(calls))} == alone
+
+
 def test_an_iterator_that_is_closed_ends_the_pass(monkeypatch: pytest.MonkeyPatch, llama: Path) -> None:
     monkeypatch.setattr(local, "choose_group_size", lambda *_: 1)
     calls = ratings(6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +21,8 @@ from lem.judges.budget import Budget
 from lem.judges.faults import Passing, Service, retry_after
 from lem.judges.openai import open_openai
 from lem.judges.protocol import Call, Ending, Reply
-from lem.judges.remote import Ask, Connect, stream
+from lem.judges.remote import stream
+from lem.judges.remote_pass import Ask, Connect
 
 SERVICE = Service("j", "m", "http://127.0.0.1:1/v1", "OPENAI_API_KEY")
 PRICE = Price(1.0, 1.0, "USD", "2026-11-01")
@@ -86,8 +88,6 @@ def test_closing_cancels_what_is_under_way_at_once() -> None:
 
 
 def test_ctrl_c_while_waiting_leaves_no_thread() -> None:
-    import _thread
-
     reached = threading.Event()
 
     async def ask(one: Call) -> Reply:
@@ -97,7 +97,7 @@ def test_ctrl_c_while_waiting_leaves_no_thread() -> None:
 
     def interrupt() -> None:
         reached.wait(30)
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -109,21 +109,24 @@ def test_ctrl_c_while_waiting_leaves_no_thread() -> None:
 
 def test_a_named_wait_holds_for_all_calls() -> None:
     waiting, sent = Waiting(), []
+    c_is_under_way, b_was_told = asyncio.Event(), asyncio.Event()
 
     async def ask(one: Call) -> Reply:
         sent.append((one.id, waiting.now))
         if one.id == "b" and [name for name, _ in sent].count("b") == 1:
+            await c_is_under_way.wait()
+            b_was_told.set()
             raise Passing("HTTP 429", pause_s=100)
-        await asyncio.sleep(0)
+        if one.id == "c":
+            c_is_under_way.set()
+            await b_was_told.wait()
         return done(one)
 
     calls = [call(name) for name in "abcdef"]
     replies = list(stream(calls, connected(ask), SERVICE, waiting.limits(concurrency=2)))
     assert {reply.ending for reply in replies} == {Ending.COMPLETE}
-    started = dict(sent)
-    early = [name for name in "cdef" if started[name] < 100]
-    assert early == ["c"]  # was under way when the wait was named; all the others waited, and b with them
-    assert started["b"] >= 100
+    assert [name for name, at in sent if at < 100] == ["a", "b", "c"]  # sent before the wait was named
+    assert sorted(name for name, at in sent if at >= 100) == ["b", "d", "e", "f"]
 
 
 def test_a_wait_of_hours_is_not_waited() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +132,8 @@ def test_a_schema_in_the_keywords_of_services_leaves_names_alone_and_the_origina
         "required": ["const", "pattern"],
     }
     assert repr(schema) == before
+
+
+def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing"):
+        open_judge(parse_spec(f"mlx:{tmp_path / 'nothing'}"))

@@ -126,6 +126,16 @@ def test_length_alone_is_taken_for_no_merit() -> None:
     assert found.controlled.estimate.low == pytest.approx(expected.low)
 
 
+def test_length_matters_beyond_half_of_the_interval() -> None:
+    """Beyond half and within the whole, and within half."""
+    for b, matters in ((0.9, True), (0.4, False)):
+        found = of(longer(200, 5, b))
+        assert found.controlled is not None
+        shift = abs(found.estimate.value - found.controlled.estimate.value)
+        assert found.estimate.width / 8 < shift < found.estimate.width
+        assert found.length_matters == matters == (shift > (found.estimate.high - found.estimate.low) / 2)
+
+
 def test_a_judge_indifferent_to_length_keeps_its_win_rate() -> None:
     found = of(longer(200, 6, 0.0))
     assert found.controlled is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lem.data.items import Item, items_text
 from lem.records import Judgement, Record, RunContents, RunInfo, Score, text_sha
 from made_runs import save
 
@@ -114,23 +115,30 @@ def pair_result(baseline: str = "base", treatment: str = "trained") -> dict[str,
     }  # fmt: skip
 
 
-def audit(*, trusted: bool) -> dict[str, Any]:
-    """An audit's file: checks with thresholds, and the verdict on the judge."""
+def audit(verdict: str = "not trustworthy") -> dict[str, Any]:
+    """The result of an audit as `lem judge audit` writes it."""
+    failed = verdict == "not trustworthy"
     checks = [
         {"name": "pair: swap", "about": "real pairs judged alike in both orders", "unit": "share",
-         "estimate": estimate(0.79, 0.58, 0.93), "threshold": "at least 80%",
-         "outcome": "passed" if trusted else "failed"},
+         "estimate": estimate(0.49, 0.31, 0.67), "counts": {}, "status": "failed" if failed else "passed",
+         "bound": [0.8, 1], "reason": "below, one comparison in five is decided by the order"},
         {"name": "rating: padded", "about": "a copy with more words", "unit": "points",
-         "estimate": estimate(0.25, -0.1, 0.6), "threshold": "within 0.5", "outcome": "passed"},
-        {"name": "human agreement", "about": "no labels yet", "unit": "alpha", "estimate": None,
-         "threshold": "at least 0.4", "outcome": "not shown"},
+         "estimate": estimate(0.25, -0.1, 0.6), "counts": {}, "status": "not shown", "bound": [None, 0.5],
+         "reason": "half a point is what a small effect looks like; more for no content is bias"},
+        {"name": "pair: first slot", "about": "verdicts for the answer read first", "unit": "share",
+         "estimate": estimate(0.5, 0.42, 0.58), "counts": {}, "status": "passed", "bound": [0.4, 0.6], "reason": ""},
     ]  # fmt: skip
-    sentence = f"{STRICT} passed all checks that could be made." if trusted else f"{STRICT} failed 1 of 3 checks."
-    return {"judge": STRICT, "trustworthy": trusted, "verdict": sentence, "checks": checks, "notes": []}
+    agreement = {"dimension": "safety", "against": "", "judges": [STRICT, KIND], "conclusion": "no headline",
+                 "alpha": estimate(0.41, 0.2, 0.58)}  # fmt: skip
+    return {
+        "schema": 1, "judge": STRICT, "verdict": verdict, "sentence": f"the judge '{STRICT}' is {verdict}: see below.",
+        "checks": checks, "others": [], "judges": [agreement], "humans": [], "unscored": {"blocked": 2}, "failed": 1,
+        "missing": 0, "notes": ["the run holds 12 usable answers of the 20 asked for"],
+    }  # fmt: skip
 
 
-def write_evaluation(folder: Path, *, audited: bool | None = None) -> SmallEvaluation:
-    """Write the run with its judges' files; `audited` True or False adds an audit that trusts the judge or does not."""
+def write_evaluation(folder: Path, *, verdict: str | None = None) -> SmallEvaluation:
+    """Write the run with its judges' files, and with the audit of the first judge where a verdict is given."""
     contents = evaluation()
     path = save(contents, folder / contents.info.run_id)
     (path / "judgements" / "j.jsonl").unlink()
@@ -140,8 +148,14 @@ def write_evaluation(folder: Path, *, audited: bool | None = None) -> SmallEvalu
         kin = ("base", "kernel", "trained") if judge == KIND else ()
         _write(path / "judgements" / f"{judge}.json", manifest(judge, kin=kin))
     _write(path / "judgements" / f"{STRICT}.pairs.json", [pair_result()])
-    if audited is not None:
-        _write(path / "audits" / f"{STRICT}.json", audit(trusted=audited))
+    items = [
+        Item(entry["id"], "truthfulqa_mc", entry["prompt"], entry["domain"], {"correct_answers": ["Nobody knows"]})
+        for entry in probes()
+        if "choices" in entry
+    ]
+    (path / "items.jsonl").write_text(items_text(items))
+    if verdict is not None:
+        _write(path / "audits" / f"{STRICT}.json", audit(verdict))
     return SmallEvaluation(path, contents)
 
 

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from adapters import GEMMA_TEXT, LFM2, MIXTRAL, edit, in_type, logits, make_other, tensors
 from lem.chat import hf_names
-from lem.chat.load import load
+from lem.chat.load import load, model_identity
 from lem.errors import CheckFailed, UserError
 from lem.training import convert
 from lem.training.convert import convert_to_hf, convert_to_mlx
@@ -229,3 +229,13 @@ def test_names_of_modules_go_both_ways() -> None:
     for name in ("model.language_model.layers.3.mlp.up_proj", inner, "model.layers.3.mlp.up_proj"):
         assert hf_names.mlx_module(multimodal, name) == inner
     assert hf_names.mlx_module(plain, "lm_head") == hf_names.hf_module(plain, "lm_head") == "lm_head"
+
+
+def test_a_conversion_says_what_it_was_made_of(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "source", "llama")
+    convert_to_mlx(str(model), tmp_path / "quantised", 4, 32)
+    convert_to_hf(str(model), tmp_path / "hf", n_prompts=2)
+    for folder in (tmp_path / "quantised", tmp_path / "hf"):
+        said = json.loads((folder / "lem_provenance.json").read_text(encoding="utf-8"))
+        assert said["base_model_sha"] == model_identity(model)
+        assert said["model_sha"] == model_identity(folder) != said["base_model_sha"]

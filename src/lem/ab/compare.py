@@ -115,7 +115,7 @@ def compare(
     ]
     if not contrasts:
         raise UserError("no metric has cells in both arms of any contrast, so there is nothing to compare.")
-    found = [*objections(contents.info, arms, treatments, contrasts), *judge_objections(contents, contrasts)]
+    found = [*objections(contents.info, arms, treatments, contrasts), *judge_objections(contents, contrasts, excluded)]
     if declared and (declared.primary or declared.margins) and not declared.plan_sha:
         found.append(Objection("declared-late", WATERMARK, DECLARED_LATE))
     if options.anyway:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lem.ab.values import ArmValues, Outcomes, counts_of, on_scale, outcome_bounds
+from lem.ab.values import ArmValues, Outcomes, counts_of, outcome_bounds
 from lem.records import Metric
 from lem.stats import (
     Estimate,
@@ -30,9 +30,9 @@ from lem.stats import (
     length_controlled,
     mcnemar,
     mean_bca,
+    mean_on_scale,
     non_inferior,
     per_source,
-    rate,
     sign_flip,
     source_domains,
     t_interval,
@@ -199,10 +199,8 @@ def corrected(
 
 
 def _arm_mean(values: Sequence[float], clusters: Sequence[str] | None, metric: Metric) -> Estimate:
-    """Mean of one arm; where all answers are right, or all wrong, the exact interval, because nothing varies."""
-    if metric.kind == "binary" and len(set(values)) == 1 and values[0] in (0.0, 1.0):
-        return rate(int(sum(values)), len(values))
-    return on_scale(headline(values, clusters), metric)
+    """Mean of one arm, on the metric's scale."""
+    return mean_on_scale(values, clusters, low=metric.low, high=metric.high)
 
 
 def _clusters(domains: Sequence[str]) -> list[str] | None:

@@ -13,11 +13,14 @@ from lem.records.judge_files import UNTRUSTWORTHY, self_judged
 SCORER = "scorer"
 
 
-def judge_objections(contents: RunContents, contrasts: Sequence[Contrast]) -> list[Objection]:
+def judge_objections(
+    contents: RunContents, contrasts: Sequence[Contrast], excluded: frozenset[str] = frozenset()
+) -> list[Objection]:
     """Watermarks on contrasts whose metric comes from a judge; none for judges that others ran (imported ratings)."""
     found: dict[tuple[str, str], Objection] = {}
     for contrast in contrasts:
-        for objection in (*_kin(contents, contrast), *_audit(contents, contrast), *_one_judge(contents, contrast)):
+        against = (*_kin(contents, contrast), *_audit(contents, contrast), *_panel(contents, contrast, excluded))
+        for objection in against:
             found.setdefault((objection.code, objection.sentence), objection)
     return list(found.values())
 
@@ -46,13 +49,22 @@ def _audit(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
         yield Objection("judge-untrustworthy", WATERMARK, sentence)
 
 
-def _one_judge(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
-    """The panel's difference turns or vanishes without one of its judges."""
+def _panel(contents: RunContents, contrast: Contrast, excluded: frozenset[str]) -> Iterator[Objection]:
+    """The panel's difference turns or vanishes without one of its judges, or one of them said nothing."""
     if contrast.source != PANEL:
         return
     dimension = contrast.metric.partition(" · ")[0]
-    panel = panel_contrast(contents, dimension, contrast.treatment, contrast.baseline)
+    panel = panel_contrast(contents, dimension, contrast.treatment, contrast.baseline, excluded=excluded)
     if panel.judge_dependent:
         named = ", ".join(f"'{judge}'" for judge in panel.dependent)
         sentence = f"judge-dependent: {dimension} changes its sign, or loses it, without {named}."
         yield Objection("judge-dependent", WATERMARK, sentence, (contrast.treatment, contrast.baseline))
+    if panel.flat:
+        named = ", ".join(f"'{judge}'" for judge in panel.flat)
+        sentence = f"{dimension}: {named} rated every answer alike and added nothing to the panel."
+        yield Objection("flat-judge", WATERMARK, sentence)
+    if panel.n_partial:
+        sentence = (
+            f"{dimension}: {panel.n_partial} answers were not rated by every judge of the panel and are left out."
+        )
+        yield Objection("partial-panel", WATERMARK, sentence, (contrast.treatment, contrast.baseline))

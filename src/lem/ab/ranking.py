@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.ab.values import ArmValues, arm_values, counts_of, on_scale
+from lem.ab.values import ArmValues, arm_values, counts_of
 from lem.records import Metric, RunContents, metrics_of
-from lem.stats import Estimate, headline, per_source, source_domains
+from lem.stats import Estimate, mean_on_scale, per_source, source_domains
 
 DRAWS = 4000
 RANKING_SEED = 20260101
@@ -84,7 +84,7 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
         rows.append(
             Ranked(
                 metric.name, arm, model, family, size,
-                on_scale(_mean(found, units[arm], domains, sources), metric), *rank,
+                _mean(metric, found, units[arm], domains, sources), *rank,
                 n_shared=len(shared), n_unscored=counts.unscored, n_failed=counts.failed, n_missing=counts.missing,
             )
         )  # fmt: skip
@@ -94,12 +94,14 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
 
 
 def _mean(
-    found: ArmValues, values: Mapping[str, float], domains: Mapping[str, str], sources: Mapping[str, str]
-) -> Estimate:
+    metric: Metric, found: ArmValues, values: Mapping[str, float], domains: Mapping[str, str],
+    sources: Mapping[str, str],
+) -> Estimate:  # fmt: skip
     order = sorted(values)
     domain_of = source_domains({probe: domains.get(probe, "") for probe in found.values}, sources)
     clusters = [domain_of.get(unit, "") for unit in order]
-    return headline([values[unit] for unit in order], clusters if len(set(clusters)) > 1 else None)
+    several = clusters if len(set(clusters)) > 1 else None
+    return mean_on_scale([values[unit] for unit in order], several, low=metric.low, high=metric.high)
 
 
 def _rank_draws(table: NDArray[np.float64]) -> list[tuple[float, float, float, float]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lem.records import Cell, Metric, Outcome, Record
 from lem.records.model import LIKELIHOOD
-from lem.stats import Estimate, per_probe, per_source
+from lem.stats import per_probe, per_source
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,6 @@ def _values(arm: str, cells: Sequence[Cell]) -> ArmValues:
 
 def _is_written(record: Record) -> bool:
     return record.response is not None and record.finish_reason != LIKELIHOOD
-
-
-def on_scale(mean: Estimate, metric: Metric) -> Estimate:
-    """A mean with its limits kept on the metric's scale: beyond the ends there is nothing for a mean to be."""
-    if metric.low is None or metric.high is None or math.isnan(mean.low):
-        return mean
-    return replace(mean, low=max(mean.low, metric.low), high=min(mean.high, metric.high))
 
 
 def counts_of(arm: ArmValues, kind: str) -> Outcomes:

@@ -20,7 +20,6 @@ import mlx.core as mx
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
-from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 
 from lem.chat.grammar import Grammar
@@ -38,6 +37,8 @@ def lltokenizer(chat: ChatModel) -> LLTokenizer:
 
     Raises: UserError if the tokenizer is not one of the `tokenizers` library or no token ends an answer.
     """
+    from llguidance.hf import from_tokenizer  # loads transformers, which chatters unless mlx_lm was loaded before
+
     key = (chat.model_sha, *chat.stop_token_ids)
     if key not in _tokenizers:
         if not chat.stop_token_ids:

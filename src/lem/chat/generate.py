@@ -200,16 +200,18 @@ def _collect(
 
 
 def _completion(chat: ChatModel, request: Request, tokens: list[int], finish_reason: str) -> Completion:
+    decode = chat.tokenizer.decode
+    thinking: list[int] | None = None
     if request.grammar is not None:  # its text is the grammar's to the last blank, and leaves no room for thinking
         text = text_of(chat, tokens)
-        return Completion(request.id, text, None, tuple(tokens), finish_reason, len(request.tokens))
-    thinking, answer = split_thinking(chat.tokenizer, request.tokens, tokens)
-    decode = chat.tokenizer.decode
-    text = decode(answer, skip_special_tokens=True)
+    else:
+        thinking, answer = split_thinking(chat.tokenizer, request.tokens, tokens)
+        text = decode(answer, skip_special_tokens=True)
     ends = [at for at in (text.find(stop) for stop in request.stop_strings) if at >= 0]
+    text = text[: min(ends, default=len(text))]
     return Completion(
         id=request.id,
-        response=text[: min(ends, default=len(text))].strip(),
+        response=text if request.grammar is not None else text.strip(),
         thinking=None if thinking is None else decode(thinking, skip_special_tokens=True).strip(),
         tokens=tuple(tokens),
         finish_reason="stop" if ends else finish_reason,

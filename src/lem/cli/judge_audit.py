@@ -57,11 +57,13 @@ def audit(
     info = read_manifest(path)
     settings = AuditSettings(n, seed, INSTRUMENTS[instrument], judging.asking)
     found: list[Audit] = []
+    kin: dict[str, list[str]] = {}
     spent = 0.0
     for spec in judging.specs():
         with opened(spec, judging, spent) as judge:
             pedigree = check_pedigree(judge.identity, info, allow_self_judge=judging.allow_self_judge)
-            notes = [*pedigree.notes, *(f"of one lineage with arm '{kin.arm}': {kin.why}" for kin in pedigree.kin)]
+            kin[judge.identity.name] = list(dict.fromkeys(one.arm for one in pedigree.kin))
+            notes = [*pedigree.notes, *(f"of one lineage with arm '{one.arm}': {one.why}" for one in pedigree.kin)]
             price = price_of(spec, judging)
             facts = {
                 "kin": list(pedigree.kin),
@@ -72,7 +74,7 @@ def audit(
                 replied = callbacks.pop("replied")
                 found.append(audit_run(path, judge, settings, rubrics=rubrics, notes=notes, facts=facts, **callbacks))
             spent += sum(reply.cost or 0.0 for reply in replied)
-    _print(found, as_json)
+    _print(found, kin, as_json)
     _conclude(found)
 
 
@@ -101,7 +103,7 @@ def _asking(name: str) -> Iterator[dict[str, Any]]:
             ) from None
 
 
-def _print(found: Sequence[Audit], as_json: bool) -> None:
+def _print(found: Sequence[Audit], kin: dict[str, list[str]], as_json: bool) -> None:
     if as_json:
         import json
 
@@ -113,7 +115,9 @@ def _print(found: Sequence[Audit], as_json: bool) -> None:
 
     console = Console(highlight=False)
     for one in found:
-        console.print(audit_rich(one))
+        console.print(audit_rich(one, kin[one.judge]))
+        if one.verdict != "not trustworthy":  # which is said as the error that ends the command
+            console.print(one.sentence, markup=False)
         click.echo(f"\naudit: {display_path(Path(one.path))}")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,11 +18,22 @@ if TYPE_CHECKING:
 
 _STYLES = {"passed": "green", "failed": "bold red", "not shown": "yellow"}
 _FORMS = {"share": "{:.0%}", "points": "{:+.2f}", "alpha": "{:.2f}"}
+_LEGEND = (
+    "Shares: replies without a verdict; real pairs judged alike in both orders; wins of the answer read first; ties "
+    "of identical answers; wins of the plainly better, losses of a truncated and an off-topic answer; wins of a copy "
+    "that says no more than its original; the same verdict when asked again. Points: how much higher a copy is rated "
+    "than its original. A check is passed when its whole interval is inside, failed when it is outside."
+)
 
 
-def audit_rich(audit: Audit) -> RenderableType:
-    """The checks, the other measures, agreement with judges and people, notes, and the verdict last."""
-    parts: list[RenderableType] = [Text(f"audit of the judge {audit.judge}", "bold"), _checks(audit)]
+def audit_rich(audit: Audit, kin: Sequence[str] = ()) -> RenderableType:
+    """The checks, the other measures, agreement with judges and people, and notes.
+
+    Args:  kin: arms that the judge is of one lineage with; they are named above and below the table.
+    """
+    mark = [Text(f"SELF-JUDGED: of one lineage with {', '.join(kin)}", "bold reverse")] if kin else []
+    parts: list[RenderableType] = [*mark, Text(f"audit of the judge {audit.judge}", "bold"), _checks(audit)]
+    parts += [Text(_LEGEND, "dim"), *_reasons(audit)]
     if audit.others or audit.judges:
         parts += [Text(""), _others(audit)]
     parts += [part for one in audit.humans for part in (Text(""), _human(one))]
@@ -30,81 +41,72 @@ def audit_rich(audit: Audit) -> RenderableType:
     if audit.unscored:
         reasons = ", ".join(f"{reason} {count}" for reason, count in audit.unscored.items())
         parts.append(Text(f"unscored replies: {reasons}"))
-    parts += [Text(f"note: {note}") for note in audit.notes]
-    parts.append(Text(audit.sentence, "bold"))
-    return Group(*parts)
+    return Group(*parts, *(Text(f"note: {note}") for note in audit.notes), *mark)
 
 
 def _checks(audit: Audit) -> Table:
-    table = _table("check", "what", "n", "found [95%]", "must be", "")
+    table = _table("check", "n", "found", "[95%]", "must be", "")
     for one in audit.checks:
-        found = one.measure.estimate
-        table.add_row(
-            Text(one.measure.name), Text(one.measure.about), Text(str(found.n)), _number(found, one.measure.unit),
-            Text(_bound(one.bound, one.measure.unit)), _status(one),
-        )  # fmt: skip
+        found, unit = one.measure.estimate, one.measure.unit
+        status = Text(str(one.status), _STYLES[str(one.status)])
+        table.add_row(Text(one.measure.name), *_cells(found, unit), Text(_bound(one.bound, unit)), status)
     return table
 
 
-def _status(one: Check) -> Text:
-    return Text(str(one.status), _STYLES[str(one.status)])
+def _reasons(audit: Audit) -> list[Text]:
+    """Why the failed checks matter, each once."""
+    failed: list[Check] = [one for one in audit.checks if str(one.status) == "failed"]
+    return [Text(f"failed, {one.measure.name}: {one.measure.about}; {one.bound.reason}.") for one in failed]
 
 
 def _others(audit: Audit) -> Table:
-    table = _table("also measured", "what", "n", "found [95%]")
+    table = _table("also measured", "n", "found", "[95%]", "")
     for measure in audit.others:
-        found = measure.estimate
-        table.add_row(Text(measure.name), Text(measure.about), Text(str(found.n)), _number(found, measure.unit))
+        table.add_row(Text(measure.name), *_cells(measure.estimate, measure.unit), Text(""))
     for one in audit.judges:
         series = f"judges: {one.dimension}" + (f" against {one.against}" if one.against else "")
-        about = f"alpha of {len(one.judges)} judges: {one.conclusion}"
-        table.add_row(Text(series), Text(about), Text(str(one.alpha.n)), _number(one.alpha, "alpha"))
+        table.add_row(Text(series), *_cells(one.alpha, "alpha"), Text(f"{len(one.judges)} judges: {one.conclusion}"))
     return table
 
 
 def _human(one: HumanAgreement) -> Table:
     series = one.dimension + (f" against {one.against}" if one.against else "")
-    table = _table(f"people: {series}", "", "n", "found [95%]")
-    rows: list[tuple[str, str, Estimate, str]] = [
-        ("alpha", "Krippendorff, ordinal", one.alpha, "alpha"),
-        ("kappa", "Cohen, quadratic weights", one.kappa, "alpha"),
-        ("same", "exactly the same value", one.raw, "share"),
-        ("prevalence", "positive by people", one.prevalence, "share"),
-        ("judged", "positive by the judge", one.judged, "share"),
-        ("among people", f"alpha of {len(one.labellers)} labellers", one.among_humans, "alpha"),
+    table = _table(f"people: {series}", "n", "found", "[95%]", "")
+    rows: list[tuple[str, Estimate, str, str]] = [
+        ("Krippendorff's alpha", one.alpha, "alpha", ""),
+        ("kappa, quadratic", one.kappa, "alpha", ""),
+        ("exactly the same", one.raw, "share", ""),
+        ("positive by people", one.prevalence, "share", ""),
+        ("positive by the judge", one.judged, "share", ""),
+        ("alpha among people", one.among_humans, "alpha", f"{len(one.labellers)} labellers"),
     ]
-    for arm, rates in one.corrected.items():
-        if arm == next(iter(one.corrected)):
-            rows += [
-                ("sensitivity", "positive where people are", rates.sensitivity, "share"),
-                ("specificity", "negative where people are", rates.specificity, "share"),
-            ]
-        rows.append((f"{arm}, judged", "positive in the run", rates.observed, "share"))
-        about = f"corrected{': ' + rates.why if rates.why else ''}"
-        rows.append((f"{arm}, corrected", about, rates.corrected, "share"))
-    for name, about, found, unit in rows:
-        table.add_row(Text(name), Text(about), Text(str(found.n)), _number(found, unit))
+    for number, (arm, rates) in enumerate(one.corrected.items()):
+        if number == 0:
+            rows += [("sensitivity", rates.sensitivity, "share", ""), ("specificity", rates.specificity, "share", "")]
+        rows.append((f"{arm}: positive", rates.observed, "share", ""))
+        rows.append((f"{arm}: corrected", rates.corrected, "share", rates.why))
+    for name, found, unit, note in rows:
+        table.add_row(Text(name), *_cells(found, unit), Text(note))
     return table
 
 
 def _table(*names: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, width=80)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
-        right = name in ("n",)
-        table.add_column(Text(name), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        number = name in ("n", "found")
+        table.add_column(Text(name), justify="right" if number else "left", no_wrap=number or name == "[95%]")
     return table
 
 
-def _number(found: Estimate, unit: str) -> Text:
+def _cells(found: Estimate, unit: str) -> tuple[Text, Text, Text]:
     form = _FORMS[unit]
     value, low, high = ("-" if math.isnan(x) else form.format(x) for x in (found.value, found.low, found.high))
-    return Text(f"{value}\n[{low}, {high}]")
+    return Text(str(found.n)), Text(value), Text(f"[{low}, {high}]")
 
 
 def _bound(bound: Bound, unit: str) -> str:
     form = _FORMS[unit]
-    floor = -math.inf if unit == "points" else 0.0
-    if bound.low <= floor:
+    if bound.low == -math.inf or (unit == "share" and bound.low <= 0):
         return f"<= {form.format(bound.high)}"
     if bound.high >= 1:
         return f">= {form.format(bound.low)}"

@@ -1,4 +1,4 @@
-"""Pairwise judging from the command line: ask in both orders, print the win rates that are written beside the judgements."""
+"""Pairwise judging from the command line: ask in both orders, print the win rates that are written to the run."""
 
 from __future__ import annotations
 

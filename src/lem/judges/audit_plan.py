@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from lem.data.items import Item
 from lem.judges import canaries
-from lem.judges.calls import Asking, benchmark_of, judged_records, prompt_sha, subject_of
+from lem.judges.calls import LOCAL, Asking, benchmark_of, prompt_sha, subject_of
 from lem.judges.prompt import Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Call, JudgeIdentity
 from lem.judges.rubrics import Rubric
@@ -27,7 +27,6 @@ RATING, PAIR = "rating", "pair"
 INSTRUMENTS = (RATING, PAIR)
 ORIGINAL, AGAIN, IDENTICAL, REAL, BETTER, WORSE = "original", "again", "identical", "real", "better", "worse"
 INJECTED = "injected "  # before the kind
-LOCAL = "mlx"
 REFERENCE = "reference"
 # An answer to another question can be as true, safe or kind as one to this, but it cannot be these.
 CONTENT = frozenset({"informativeness", "nuance", "awareness", "ethical_depth"})
@@ -119,7 +118,7 @@ def plan_audit(
     Args:  rubrics: those of each benchmark that is rated; {} leaves the ratings out.
     """
     entries = {entry["id"]: entry for entry in contents.info.probes}
-    records = usable_records(contents, judged_records(contents))
+    records = usable_records(contents)
     rated = [one for one in records if rubrics.get(benchmark_of(entries.get(one.probe_id, {})))]
     notes = []
     rating = RATING in settings.instruments and any(rubrics.values())

@@ -12,9 +12,9 @@ from lem.errors import UserError
 from lem.judges.agreement import JudgeAgreement, judge_agreement
 from lem.judges.audit import AuditPass, ask_audit, write_summary
 from lem.judges.audit_measures import ALPHA, Measure, measures, unscored_reasons
-from lem.judges.audit_plan import LOCAL, RATING, AuditPlan, AuditSettings, plan_audit
+from lem.judges.audit_plan import RATING, AuditPlan, AuditSettings, plan_audit
 from lem.judges.audit_verdict import HUMANS, Check, Trust, check, sentence, trust
-from lem.judges.calls import benchmark_of
+from lem.judges.calls import LOCAL, benchmark_of
 from lem.judges.canaries import canaries_sha
 from lem.judges.human import HumanAgreement, human_agreement, read_labels
 from lem.judges.protocol import Judge, JudgeIdentity, Reply

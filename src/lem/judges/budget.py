@@ -43,7 +43,7 @@ class Budget:
         if self.price is None:
             return 0.0
         texts = call.system + call.user + json.dumps(call.schema)
-        read = len(texts.encode()) + FRAME_TOKENS
+        read = len(texts.encode("utf-8", "surrogatepass")) + FRAME_TOKENS
         return (read * self.price.input + (call.max_tokens + extra_tokens) * self.price.output) / 1e6
 
     def admit(self, call: Call, extra_tokens: int = 0) -> bool:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lem.data.items import Item
 from lem.errors import UserError
-from lem.judges.pairs import AB, ORDERS, PREFERENCE, pair_sha, pairs_of
+from lem.judges.pairs import AB, ORDERS, PREFERENCE, has_answer, pair_sha, pairs_of
 from lem.judges.prompt import PROMPT_VERSION, Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Call, JudgeIdentity
 from lem.judges.rubrics import Rubric, rubrics_for
 from lem.records import Key, Record, RunContents, text_sha
-from lem.records.model import LIKELIHOOD
 
 ETHICS = "ethics"
+LOCAL = "mlx"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def rating_calls(
     """Every rating that a run needs, in an order that depends on its content only."""
     entries = {entry["id"]: entry for entry in contents.info.probes}
     planned = []
-    for record in sorted(judged_records(contents), key=lambda record: record.key):
+    for record in judged_records(contents):
         entry = entries.get(record.probe_id, {})
         wanted = rubrics.get(benchmark_of(entry), ())
         groups = [wanted] if asking.together and wanted else [[rubric] for rubric in wanted]
@@ -111,12 +111,9 @@ def pair_calls(
     return planned
 
 
-def judged_records(contents: RunContents) -> Iterator[Record]:
-    """The records that have an answer to judge: not failed, no measured choices, thinking ended."""
-    for record in contents.records:
-        unfinished = record.thinking is not None and record.response == "" and record.finish_reason == "length"
-        if record.response is not None and not record.failed and record.finish_reason != LIKELIHOOD and not unfinished:
-            yield record
+def judged_records(contents: RunContents) -> list[Record]:
+    """The records of a run that have an answer to judge, sorted by cell."""
+    return sorted(filter(has_answer, contents.records), key=lambda record: record.key)
 
 
 def subject_of(record: Record, entry: Mapping[str, Any], item: Item | None) -> Subject:
@@ -139,7 +136,8 @@ def question_of(record: Record, entry: Mapping[str, Any]) -> str:
 
 def version_of(identity: JudgeIdentity, *parts: Any) -> str:
     """Twelve hex digits over the judge, the prompts and these parts: equal means asked in the same way."""
-    who = [identity.backend, identity.model, identity.settings, PROMPT_VERSION]
+    model = "" if identity.backend == LOCAL else identity.model  # weights have hashes, a path is no part of them
+    who = [identity.backend, model, identity.settings, PROMPT_VERSION]
     return hashlib.sha256(json.dumps([who, *parts], sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """One judge over one run, from the check of its lineage to its manifest: ratings, or comparisons of two arms.
 
-Whatever ends a pass - a full budget, Ctrl-C, a service that goes away - what came is on disk and in the manifest, and the
-same call goes on from there.
+Whatever ends a pass - a full budget, Ctrl-C, a service that goes away - what came is on disk and in the manifest, and
+the same call goes on from there.
 """
 
 from __future__ import annotations

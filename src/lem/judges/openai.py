@@ -7,18 +7,22 @@ Servers differ in what they take. A request that is refused for one named parame
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import ValidationError
 
 from lem.errors import UserError
 from lem.judges.access import certificates, is_local, portable_schema, read_key
 from lem.judges.faults import WITHOUT, Passing, Service, fault_of, no_such_model, not_reached
+from lem.judges.limits import Limits
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
-from lem.judges.remote import Ask, Limits, RemoteJudge
+from lem.judges.remote import RemoteJudge
+from lem.judges.remote_pass import Ask
 
 VARIABLE = "OPENAI_API_KEY"
 # Reasoning counts against max_completion_tokens; a model that wants that name gets this much more.
@@ -134,7 +138,7 @@ async def _ask(client: Any, service: Service, call: Call, temperature: float, ad
                 raise _fault(service, error) from None
             if refused not in adapted:
                 adapted.append(refused)
-        except ValueError:
+        except (json.JSONDecodeError, ValidationError):
             return Reply(call.id, Ending.FAILED, error="the service sent what is no reply of its protocol")
 
 
@@ -147,7 +151,7 @@ def _refused(error: Any, request: dict[str, Any]) -> str | None:
 
 
 def _reply(call: Call, done: Any) -> Reply:
-    choices = getattr(done, "choices", None)
+    choices: Any = getattr(done, "choices", None)
     usage = getattr(done, "usage", None)
     counts = (getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
     model = str(getattr(done, "model", None) or "")

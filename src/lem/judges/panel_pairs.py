@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from lem.judges.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, outcomes_of
 from lem.judges.panel import PANEL, judge_dependent
-from lem.judges.win_rates import WinRate, share, summarise, units
+from lem.judges.win_rates import WinRate, summarise, units
 from lem.records import RunContents
-from lem.stats import Estimate, per_probe
+from lem.stats import Estimate, mean_on_scale, per_probe
 
 
 @dataclass(frozen=True)
@@ -64,5 +64,5 @@ def panel_win_rate(
         others = panel_outcomes({other: rows for other, rows in by_judge.items() if other != judge})
         kept = [(outcome.key.probe_id, outcome.value) for outcome in others if outcome.key in decided]
         values, clusters = units(contents, per_probe(kept))
-        without[judge] = share(list(values.values()), clusters, level)
+        without[judge] = mean_on_scale(list(values.values()), clusters, low=LOSS, high=WIN, level=level)
     return PanelWinRate(tuple(by_judge), found, without, judge_dependent(found.estimate, without, null=0.5))

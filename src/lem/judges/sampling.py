@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from itertools import chain, zip_longest
 from typing import TypeVar
 
+from lem.judges.pairs import has_answer
 from lem.records import Record, RunContents
 
 Unit = TypeVar("Unit")
@@ -32,10 +33,11 @@ def draw(seed: int, name: object) -> str:
     return hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def usable_records(contents: RunContents, records: Iterable[Record]) -> list[Record]:
-    """Those records that hold an answer: not blank, and not unscored by every scorer that looked at them."""
+def usable_records(contents: RunContents) -> list[Record]:
+    """The records that hold an answer: not blank, and not unscored by every scorer that looked at them."""
     looked: dict[object, bool] = {}
     for scores in contents.scores.values():
         for score in scores:
             looked[score.key] = looked.get(score.key, False) or score.value is not None
-    return [record for record in records if (record.response or "").strip() and looked.get(record.key, True)]
+    answers = filter(has_answer, contents.records)
+    return [record for record in answers if (record.response or "").strip() and looked.get(record.key, True)]

@@ -84,7 +84,7 @@ def open_judge(
         from lem.judges.local import open_local
 
         return open_local(spec, method=method)
-    from lem.judges.remote import Limits
+    from lem.judges.limits import Limits
 
     limits = Limits(concurrency, timeout_s, budget if budget is not None else Budget())
     if spec.backend == "gemini":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lem.judges.pair_length import CHARACTERS, TOKENS, LengthControlledWinRate, length_controlled_win_rate
 from lem.judges.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, mean_values, outcomes_of, pairs_of
@@ -18,7 +18,7 @@ from lem.records.cells import domains_of, sources_of
 from lem.stats import (
     Estimate,
     cluster_t_test,
-    headline,
+    mean_on_scale,
     per_probe,
     per_source,
     rate,
@@ -87,7 +87,10 @@ def summarise(
     """What these outcomes amount to; see `win_rate`."""
     scored = [outcome for outcome in outcomes if outcome.value is not None]
     by_unit, clusters = units(contents, per_probe(mean_values(scored)))
-    estimate = share(list(by_unit.values()), clusters, level, len(_probes(outcomes)) - len(_probes(scored)))
+    estimate = mean_on_scale(
+        list(by_unit.values()), clusters, low=LOSS, high=WIN, level=level,
+        n_unscored=len(_probes(outcomes)) - len(_probes(scored)),
+    )  # fmt: skip
     controlled = _controlled(contents, scored, baseline, treatment, level)
     swapped = [outcome for outcome in scored if outcome.agreed is not None and outcome.first_slot is not None]
     changed = [outcome for outcome in swapped if not outcome.agreed]
@@ -103,7 +106,7 @@ def summarise(
         bounds=_bounds(contents, outcomes),
         consistency=rate(len(swapped) - len(changed), len(swapped), level=level),
         slot_lean=rate(leaning, len(changed), level=level),
-        first_slot=share(list(first.values()), slot_clusters, level),
+        first_slot=mean_on_scale(list(first.values()), slot_clusters, low=0.0, high=1.0, level=level),
         controlled=controlled,
         length_matters=_differ(estimate, controlled),
     )  # fmt: skip
@@ -117,14 +120,6 @@ def units(contents: RunContents, values: Mapping[str, float]) -> tuple[dict[str,
     domain_of = source_domains({probe: domains.get(probe, "") for probe in values}, sources)
     clusters = [domain_of.get(unit, "") for unit in found]
     return found, clusters if len(set(clusters)) > 1 else None
-
-
-def share(values: Sequence[float], clusters: Sequence[str] | None, level: float, n_unscored: int = 0) -> Estimate:
-    """Mean of values between 0 and 1: the headline interval within those ends; the exact one where all are 0 or 1."""
-    if len(values) > 1 and len(set(values)) == 1 and values[0] in (0.0, 1.0):
-        return rate(int(sum(values)), len(values), level=level, n_unscored=n_unscored)
-    found = headline(values, clusters, level=level, n_unscored=n_unscored)
-    return found if math.isnan(found.low) else replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _probes(outcomes: Sequence[PairOutcome]) -> set[str]:

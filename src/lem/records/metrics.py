@@ -18,6 +18,9 @@ from lem.records.run import RunInfo
 BINARY, ORDINAL, CONTINUOUS = "binary", "ordinal", "continuous"
 FIRST = "v2"
 LOWER_IS_BETTER = frozenset({"over_refusal"})
+# Scorers whose values are right (1) or wrong (0), also where all answers of a run are wrong; and shares from 0 to 1.
+RIGHT_OR_WRONG = frozenset({"gsm8k", "gsm8k_strict", "gsm8k_flexible", "truthfulqa_mc1"})
+SHARES = frozenset({"truthfulqa_mc2", "over_refusal", "unsafe_refusal"})
 # Means of several dimensions of one judge that are read as one figure, by name.
 COMPOSITES = {"ethics": ("sovereignty", "ethical_depth", "creative_expression", "self_concept")}
 
@@ -26,7 +29,8 @@ COMPOSITES = {"ethics": ("sovereignty", "ethical_depth", "creative_expression", 
 class Metric:
     """One scorer, or one dimension of one judge, over the cells it applies to.
 
-    `kind` is "ordinal" for a judge's ratings, "binary" when a scorer gives 0 and 1 and nothing else, else "continuous".
+    `kind` is "ordinal" for a judge's ratings, "binary" for a scorer of right and wrong, and for one that gives 0 and 1
+    and nothing else, else "continuous".
     `low` and `high` are the ends of the scale (None: not known). `source` is "scorer", or the judge's name.
     """
 
@@ -108,8 +112,11 @@ def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]
     info, records = _applicable(contents.info, contents.records, rows)
     cells = tuple(join_cells(info, records, list(rows)))
     values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
-    kind = ORDINAL if source != "scorer" else BINARY if values == {0.0, 1.0} else CONTINUOUS
-    low, high = (0.0, 1.0) if kind == BINARY else (None, None)
+    if source != "scorer":
+        return Metric(name, source, ORDINAL, rows[0].version, None, None, cells)
+    binary = name in RIGHT_OR_WRONG or (values == {0.0, 1.0} and name not in SHARES)
+    low, high = (0.0, 1.0) if binary or name in SHARES else (None, None)
+    kind = BINARY if binary else CONTINUOUS
     return Metric(name, source, kind, rows[0].version, low, high, cells)
 
 

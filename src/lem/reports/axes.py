@@ -6,15 +6,14 @@ ruining its answers; so the three are read from one table and always shown toget
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lem.records import Cell, Metric, Outcome, RunContents
 from lem.records.cells import arm_names, domains_of, sources_of
-from lem.reports.benchmark_rows import watermarks
 from lem.reports.leaderboard import arm_mean
 from lem.reports.units import Unit, unit_of
+from lem.reports.watermarks import Watermark, watermarks
 from lem.stats import Estimate
 
 SCORER = "scorer"
@@ -81,7 +80,7 @@ class Reading:
     unit: Unit
     judge: str
     means: dict[str, Estimate]
-    watermarks: tuple[str, ...]
+    watermarks: tuple[Watermark, ...]
 
 
 @dataclass(frozen=True)
@@ -92,25 +91,21 @@ class MeasuredAxis:
     readings: tuple[Reading, ...]
 
 
-def measured_axes(
-    contents: RunContents, metrics: Sequence[Metric], manifests: Mapping[str, Mapping[str, Any]]
-) -> tuple[MeasuredAxis, ...]:
+def measured_axes(contents: RunContents, metrics: Sequence[Metric]) -> tuple[MeasuredAxis, ...]:
     """All three axes of a run; () when none of them has a value."""
     axes = tuple(
-        MeasuredAxis(axis, tuple(_readings(contents, metrics, manifests, axis))) for axis in AXES
+        MeasuredAxis(axis, tuple(_readings(contents, metrics, axis))) for axis in AXES
     )  # fmt: skip
     return axes if any(axis.readings for axis in axes) else ()
 
 
-def _readings(
-    contents: RunContents, metrics: Sequence[Metric], manifests: Mapping[str, Mapping[str, Any]], axis: Axis
-) -> Iterator[Reading]:
+def _readings(contents: RunContents, metrics: Sequence[Metric], axis: Axis) -> Iterator[Reading]:
     for measure in axis.measures:
         for metric in _feeding(metrics, measure):
             means = _means(contents, metric, measure)
             if means:
                 judge = metric.source if measure.judged else ""
-                yield Reading(measure.label, unit_of(metric), judge, means, watermarks(manifests, metric.source))
+                yield Reading(measure.label, unit_of(metric), judge, means, watermarks(contents, metric.source))
 
 
 def _feeding(metrics: Sequence[Metric], measure: Measure) -> list[Metric]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from lem.records import Cell, Metric, Outcome, RunContents, RunInfo, metrics_of
 from lem.records.cells import arm_names, sources_of
-from lem.records.judge_files import self_judged
 from lem.reports.leaderboard import choose_baseline, leaderboard_of
 from lem.reports.units import Unit, unit_of
+from lem.reports.watermarks import Watermark, watermarks
 from lem.stats import Estimate, per_source
 from lem.stats.bounds import missing_bounds
 
@@ -31,7 +31,7 @@ class BenchmarkRow:
     metric has no wrong answers. `reasons` says why answers are unscored. `worst` and `best` are the means if every
     unscored answer had the worse, the better end of the scale, None where nothing is unscored or the scale is not
     known. `uneven` is True on every row of a metric whose arms differ by more than 2 percentage points in unscored
-    rates. `watermarks` are sentences without which the row must not be shown.
+    rates. Without its `watermarks` the row must not be shown.
     """
 
     benchmark: str
@@ -55,7 +55,7 @@ class BenchmarkRow:
     baseline: str | None
     delta: Estimate | None
     uneven: bool
-    watermarks: tuple[str, ...]
+    watermarks: tuple[Watermark, ...]
 
 
 def benchmark_table(
@@ -67,24 +67,14 @@ def benchmark_table(
 ) -> list[BenchmarkRow]:
     """The rows of a run, metric by metric, arms in the order of the run.
 
-    Args:  manifests: those of the run's judges by name (`lem.records.judge_files.read_judge_manifests`).
+    Args:  manifests: those of the judges by name, where they are not those of `contents`.
            baseline: arm that the others are paired with; default: 'base' if the run has it, else none.
            only: sources to show ("scorer", names of judges); default: all.
     Raises: UserError for an unknown baseline; what `metrics_of` raises.
     """
     against = choose_baseline(arm_names(contents.info, contents.records), baseline)
     metrics = [metric for metric in metrics_of(contents) if only is None or metric.source in only]
-    return [row for metric in metrics for row in _rows(contents, metric, manifests or {}, against)]
-
-
-def watermarks(manifests: Mapping[str, Mapping[str, Any]], judge: str) -> tuple[str, ...]:
-    """What must be said wherever verdicts of a judge are shown: that it is of one lineage with arms that it judged."""
-    arms = self_judged(dict(manifests.get(judge, {})))
-    if not arms:
-        return ()
-    noun = "arm" if len(arms) == 1 else "arms"
-    named = ", ".join(arms)
-    return (f"SELF-JUDGED: the judge {judge} is of one lineage with {noun} {named}; do not rank arms by its verdicts.",)
+    return [row for metric in metrics for row in _rows(contents, metric, manifests, against)]
 
 
 def unscored_reasons(cells: Sequence[Cell]) -> Counter[str]:
@@ -136,7 +126,7 @@ def benchmarks_of(info: RunInfo, metric: Metric) -> str:
 
 
 def _rows(
-    contents: RunContents, metric: Metric, manifests: Mapping[str, Mapping[str, Any]], baseline: str | None
+    contents: RunContents, metric: Metric, manifests: Mapping[str, Mapping[str, Any]] | None, baseline: str | None
 ) -> list[BenchmarkRow]:
     info, unit = contents.info, unit_of(metric)
     names, rates = arm_names(info, contents.records), unscored_rates(metric)
@@ -172,7 +162,7 @@ def _rows(
                 baseline=row.baseline,
                 delta=row.delta.difference if row.delta else None,
                 uneven=is_uneven(metric),
-                watermarks=watermarks(manifests, metric.source),
+                watermarks=watermarks(contents, metric.source, manifests),
             )
         )
     return rows

@@ -66,7 +66,7 @@ def by_metric(rows: Sequence[BenchmarkRow]) -> list[list[BenchmarkRow]]:
 
 def all_watermarks(rows: Sequence[BenchmarkRow]) -> list[str]:
     """Every watermark of the rows, once."""
-    return list(dict.fromkeys(mark for row in rows for mark in row.watermarks))
+    return list(dict.fromkeys(mark.sentence for row in rows for mark in row.watermarks))
 
 
 def title(row: BenchmarkRow) -> str:
@@ -76,9 +76,13 @@ def title(row: BenchmarkRow) -> str:
         "% right" if row.unit.graded else row.unit.name,
         row.unit.note,
         "less is better" if row.unit.lower_is_better else "",
-        "" if row.source == "scorer" else f"judge {row.source}{' (SELF-JUDGED)' if row.watermarks else ''}",
+        "" if row.source == "scorer" else f"judge {row.source}{_marked(row)}",
     ]
     return ", ".join([row.metric, *(fact for fact in facts if fact)])
+
+
+def _marked(row: BenchmarkRow) -> str:
+    return f" ({', '.join(mark.word for mark in row.watermarks)})" if row.watermarks else ""
 
 
 def unscored_sentences(rows: Sequence[BenchmarkRow]) -> Iterator[str]:
@@ -206,7 +210,7 @@ def _flat(row: BenchmarkRow) -> dict[str, Any]:
         elif field.name == "reasons":
             flat["unscored_reasons"] = _reasons(row)
         else:
-            flat[field.name] = " ".join(value) if field.name == "watermarks" else value
+            flat[field.name] = " ".join(m.sentence for m in value) if field.name == "watermarks" else value
     return flat
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from lem.records import Judgement, RunContents
 from lem.records.judge_files import read_pair_results
-from lem.reports.audit_file import AuditView, read_audits
-from lem.reports.benchmark_rows import BenchmarkRow, benchmark_table, watermarks
+from lem.reports.audit_file import AuditView, audit_view
+from lem.reports.benchmark_rows import BenchmarkRow, benchmark_table
 from lem.reports.benchmark_table import by_metric, title, uneven_sentences
 from lem.reports.comparison_file import estimate_of
 from lem.reports.formats import ABSENT, percent
+from lem.reports.watermarks import Watermark, watermarks
 from lem.stats import Estimate
 
 REASONS = ("unparsable", "blocked", "truncated", "refused", "failed")
@@ -46,17 +47,21 @@ class WinRateView:
 
 @dataclass(frozen=True)
 class JudgeView:
-    """Everything the page shows of one judge; `audit` is None when there was none."""
+    """Everything the page shows of one judge; `audit` is None when there was none.
+
+    `imported` ratings have no manifest: others made them, and how is not known.
+    """
 
     name: str
     anchor: str
     facts: list[tuple[str, str]]
-    watermarks: tuple[str, ...]
+    watermarks: tuple[Watermark, ...]
     kin: list[tuple[str, str]]
     notes: list[str]
     metrics: list[JudgedMetric]
     pairs: list[WinRateView]
     audit: AuditView | None
+    imported: bool
 
 
 def judge_views(contents: RunContents, run: Path, baseline: str | None) -> list[JudgeView]:
@@ -65,18 +70,19 @@ def judge_views(contents: RunContents, run: Path, baseline: str | None) -> list[
     if not names:
         return []
     rows = benchmark_table(contents, baseline=baseline, only=names)
-    pairs, audits = read_pair_results(run), read_audits(run)
+    pairs = read_pair_results(run)
     return [
         JudgeView(
             name=name,
             anchor=f"judge-{number}",
             facts=_facts(contents.judges.get(name), [one for one in contents.judgements if one.judge == name]),
-            watermarks=watermarks(contents.judges, name),
+            watermarks=watermarks(contents, name),
             kin=[(kin["arm"], str(kin.get("why", ""))) for kin in contents.judges.get(name, {}).get("kin", [])],
             notes=[str(note) for note in contents.judges.get(name, {}).get("notes", [])],
             metrics=[_metric(found) for found in by_metric([row for row in rows if row.source == name])],
             pairs=[_win_rate(entry) for entry in pairs if entry.get("judge") == name],
-            audit=audits.get(name),
+            audit=audit_view(name, contents.audits[name]) if name in contents.audits else None,
+            imported=name not in contents.judges,
         )
         for number, name in enumerate(names, start=1)
     ]

@@ -25,7 +25,6 @@ from lem.records import Metric, RunContents, metrics_of, read_contents, write_at
 from lem.records.cells import arm_names, variants_each
 from lem.reports import formats, page_facts, page_findings, parts
 from lem.reports.answers import pack_answers
-from lem.reports.benchmark_rows import watermarks
 from lem.reports.comparison_file import ComparisonView, read_comparison
 from lem.reports.judge_views import judge_views, share
 from lem.reports.leaderboard import choose_baseline
@@ -33,6 +32,7 @@ from lem.reports.page_axes import drawn_axes
 from lem.reports.page_boards import build_board, change_threshold, lower_is_better, withheld_arms
 from lem.reports.training_section import trainings
 from lem.reports.viewer import Highlights, ViewedMetric
+from lem.reports.watermarks import watermarks
 
 REPORT_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -99,7 +99,7 @@ def render_page(
             change_threshold(metric, threshold),
             lower_is_better(comparison, metric),
             tuple(withheld_arms(comparison, metric.name, names, against)),
-            bool(watermarks(contents.judges, metric.source)),
+            tuple(mark.word for mark in watermarks(contents, metric.source)),
         )
         for metric in metrics
     ]

@@ -24,12 +24,12 @@ class DrawnAxes:
 
 def drawn_axes(contents: RunContents, metrics: Sequence[Metric]) -> DrawnAxes | None:
     """The figure of a run; None when no axis has a value."""
-    axes = measured_axes(contents, metrics, contents.judges)
+    axes = measured_axes(contents, metrics)
     if not axes:
         return None
     label = "Safety, over-refusal and capability: " + "; ".join(map(_told, axes))
     wide, narrow = (axes_figure(axes, columns=columns) for columns in (True, False))
-    marks = dict.fromkeys(mark for axis in axes for reading in axis.readings for mark in reading.watermarks)
+    marks = dict.fromkeys(mark.sentence for axis in axes for reading in axis.readings for mark in reading.watermarks)
     return DrawnAxes(inline_svg(wide, label), inline_svg(narrow, label + " (narrow)"), list(marks))
 
 

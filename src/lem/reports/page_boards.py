@@ -12,7 +12,6 @@ from markupsafe import Markup
 from lem.records import Cell, Metric, RunContents
 from lem.records.cells import arm_names, domains_of, sources_of
 from lem.records.metrics import CONTINUOUS
-from lem.reports.benchmark_rows import watermarks
 from lem.reports.choices import is_measured
 from lem.reports.comparison_file import ComparisonView
 from lem.reports.domains import DomainMean, domain_means_of
@@ -21,6 +20,7 @@ from lem.reports.plots_length import length_figure
 from lem.reports.plots_spread import spread_figure
 from lem.reports.svg import inline_svg
 from lem.reports.units import Unit, unit_of
+from lem.reports.watermarks import Watermark, watermarks
 from lem.stats import Estimate, paired_difference, per_probe, per_source
 
 
@@ -39,7 +39,7 @@ class Board:
     changes: list[tuple[str, list[tuple[Estimate, float]]]]
     spread: Markup | None
     length: Markup | None
-    watermarks: tuple[str, ...]
+    watermarks: tuple[Watermark, ...]
 
 
 def build_board(
@@ -75,7 +75,7 @@ def build_board(
         changes=_changes(contents, values, changed, baseline) if changed else [],
         spread=_spread(metric.name, unit, values, rows, sources_of(info)),
         length=_length(metric.name, unit, values, words),
-        watermarks=watermarks(contents.judges, metric.source),
+        watermarks=watermarks(contents, metric.source),
     )
 
 

@@ -14,6 +14,7 @@ from lem.records import Metric, Outcome, Record, RunContents, RunInfo
 from lem.records.cells import arm_names, domains_of, planned_keys
 from lem.reports import formats
 from lem.reports.comparison_file import REFUSAL, ComparisonView
+from lem.reports.watermarks import watermarks
 
 
 def counts_of(contents: RunContents) -> dict[str, int]:
@@ -65,6 +66,8 @@ def notices(
             noun = "answer has" if behind == 1 else "answers have"
             sentence = f"{behind} {noun} no current {metric.name} score. Renew them with: ./lem score {where}"
             found.append(("unscored", "", sentence))
+    for judge in sorted(contents.judges.keys() | contents.audits.keys()):
+        found += [("refusal", "Judge", mark.sentence) for mark in watermarks(contents, judge)]
     if comparison is not None:
         if comparison.created and comparison.created < info.updated:
             sentence = f"The comparison is older than the run. Renew it with: ./lem compare {where}"

@@ -81,7 +81,7 @@ def _draw(strip: Axes, reading: Reading) -> None:
 
 def _caption(reading: Reading) -> str:
     parts = [reading.label, reading.unit.name, f"judge {reading.judge}" if reading.judge else ""]
-    marked = " (SELF-JUDGED)" if reading.watermarks else ""
+    marked = f" ({', '.join(mark.word for mark in reading.watermarks)})" if reading.watermarks else ""
     return textwrap.fill(", ".join(part for part in parts if part) + marked, _LINE)
 
 

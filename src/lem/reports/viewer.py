@@ -29,19 +29,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class ViewedMetric:
     """A metric with how its changes are counted: `threshold`, whether less is better, and arms that show no change.
 
-    `self_judged` marks its name wherever it is shown.
+    `marks` are words that go with its name wherever it is shown.
     """
 
     metric: Metric
     threshold: float
     lower_is_better: bool = False
     withheld: tuple[str, ...] = ()
-    self_judged: bool = False
+    marks: tuple[str, ...] = ()
 
     @property
     def shown_name(self) -> str:
-        """The metric's name, marked where its judge is of one lineage with an arm."""
-        return self.metric.name + (" (SELF-JUDGED)" if self.self_judged else "")
+        """The metric's name with its marks."""
+        return self.metric.name + (f" ({', '.join(self.marks)})" if self.marks else "")
 
 
 class Grid:

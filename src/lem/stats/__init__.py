@@ -21,6 +21,7 @@ from lem.stats.ordinal import cliffs_delta
 from lem.stats.paired import PairedComparison, paired_difference, per_probe, per_source, source_domains
 from lem.stats.power import detectable_effect, minimum_detectable_effect, power_of, probes_needed
 from lem.stats.repeats import NoiseComponents, fixed_set_difference, noise_components, sd_of_difference
+from lem.stats.scale import mean_on_scale
 
 __all__ = [
     "Estimate",
@@ -47,6 +48,7 @@ __all__ = [
     "length_controlled",
     "mcnemar",
     "mean_bca",
+    "mean_on_scale",
     "minimum_detectable_effect",
     "noise_components",
     "non_inferior",

@@ -51,8 +51,8 @@ def specification() -> dict[str, Any]:
 
 
 def table_names() -> list[str]:
-    """Every table that can be asked for, those that cannot be run included."""
-    return list(dict.fromkeys([*specification()["tables"], *specification()["unavailable"]]))
+    """Every table that can be asked for."""
+    return [*specification()["tables"], *specification()["standard_tables"]]
 
 
 def parse_subjects(texts: Sequence[str], figures: Sequence[PublishedFigure]) -> list[Subject]:
@@ -104,8 +104,8 @@ def steps(config: Config, table: str, subject: Subject, folder: Path, *, quick: 
     spread = [word for metric, sd in specification()["assumed_sd"].items() for word in ("--sd", f"{metric}={sd}")]
     made = [Step("plan", ("plan", *run_options, *primary, *spread, "--output", plan_file))]
     if trained:
-        made += _training_steps(config, subject, folder, placebo=False, quick=quick)
-        made += _training_steps(config, subject, folder, placebo=True, quick=quick)
+        made += training_steps(config, subject, folder, placebo=False, quick=quick)
+        made += training_steps(config, subject, folder, placebo=True, quick=quick)
     made.append(Step("benchmark", ("benchmark", *run_options, "--plan", plan_file, "--output", run)))
     made.append(Step("score", ("score", "--input", run, "--scorer", "v2")))
     made.append(Step("compare", ("compare", run, "--no-details")))
@@ -153,7 +153,7 @@ def adapter_of(folder: Path, arm: str) -> Path:
     return folder / f"adapter-{arm}"
 
 
-def _training_steps(config: Config, subject: Subject, folder: Path, *, placebo: bool, quick: bool) -> list[Step]:
+def training_steps(config: Config, subject: Subject, folder: Path, *, placebo: bool, quick: bool) -> list[Step]:
     """One command per preset of the recipe, each continuing the adapter of the one before it."""
     spec = specification()
     arm = TRAINED_PLACEBO if placebo else TRAINED

@@ -24,7 +24,8 @@ class Beside:
 
     `value`, `low` and `high` are ours in the unit of the metric (shares for percentages) and None where there is
     nothing of ours; `published` is the figure as it was published, "" where there is none. With `percent` the shares
-    are shown as percentages.
+    are shown as percentages. `judge` rated it ("" for a score by rule), `mark` is the word that must stand beside its
+    ratings, and `absent` what stands in place of a value that is not there ("": it was not run).
     """
 
     model: str
@@ -40,6 +41,9 @@ class Beside:
     n: int | None
     verdict: str = ""
     percent: bool = False
+    judge: str = ""
+    mark: str = ""
+    absent: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -55,6 +59,11 @@ def read_comparison(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{display_path(path)}: missing or damaged; make it again with `./lem compare`.") from None
     return found
+
+
+def against(comparison: Mapping[str, Any]) -> list[str]:
+    """What a comparison says against itself: objections and deviations from its plan."""
+    return [*(found["sentence"] for found in comparison["objections"]), *comparison["deviations"]]
 
 
 def rows_of(
@@ -110,7 +119,7 @@ def _row(
 
 @dataclass(frozen=True)
 class Page:
-    """All that a table says: title and source of the published one, rows, commands, objections, notes."""
+    """All that a table says: title and source of the published one, rows, commands, objections, notes, watermarks."""
 
     table: str
     title: str
@@ -121,6 +130,7 @@ class Page:
     notes: tuple[str, ...]
     commands: tuple[str, ...]
     models: tuple[str, ...]
+    watermarks: tuple[str, ...] = ()
 
 
 def write_page(page: Page, folder: Path) -> tuple[Path, Path]:
@@ -136,13 +146,13 @@ def as_markdown(page: Page) -> str:
     """The page as markdown: the table, the verdicts, what differs from the published set-up, and the commands."""
     toy = toy_notice(page.models)
     lines = [f"# {page.title}: published and ours", ""]
-    lines += [f"**{toy}**", ""] if toy else []
+    lines += [line for said in ([toy] if toy else []) + list(page.watermarks) for line in (f"**{said}**", "")]
     lines += [f"Published: {page.source}. The published figures are quoted as published and have no interval.", ""]
     lines += ["| model | arm | metric | published | ours [95%] | n |", "|---|---|---|---|---|---|"]
     lines += [_line(row) for row in page.rows]
     if page.not_run:
         lines += ["", f"Published and not run here: {', '.join(page.not_run)}."]
-    said = [f"- {row.model}: {row.verdict}" for row in page.rows if row.verdict]
+    said = [f"- {row.model}: {row.verdict}{_marked(row)}" for row in page.rows if row.verdict]
     lines += ["", "## Verdicts", "", *(said or ["No contrast of ours has one."])]
     lines += ["", "## What differs, and what stands against the figures", ""]
     lines += [f"- {note}" for note in (*page.notes, *page.objections)]
@@ -153,13 +163,18 @@ def as_markdown(page: Page) -> str:
 def _line(row: Beside) -> str:
     arm = f"{row.arm} - {row.baseline}" if row.quantity == DIFFERENCE else row.arm
     published = f"{row.published} (n {row.published_n})" if row.published else ABSENT
-    cells = [row.model, arm, row.metric, published, _value(row), ABSENT if row.n is None else str(row.n)]
+    metric = row.metric + (f", judge {row.judge}{_marked(row)}" if row.judge else "")
+    cells = [row.model, arm, metric, published, _value(row), ABSENT if row.n is None else str(row.n)]
     return "| " + " | ".join(cells) + " |"
+
+
+def _marked(row: Beside) -> str:
+    return f" ({row.mark})" if row.mark else ""
 
 
 def _value(row: Beside) -> str:
     if row.value is None:
-        return "not run"
+        return row.absent or "not run"
     signed = row.quantity == DIFFERENCE
     factor, digits, unit = (100, 1, " points" if signed else "%") if row.percent else (1, 2, "")
     value, low, high = (

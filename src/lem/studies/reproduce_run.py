@@ -40,7 +40,7 @@ def run_steps(steps: Sequence[Step], folder: Path, run: Runner, say: Say) -> int
     Args:  run: takes the words after `lem` and returns the exit code.   Returns: how many steps ran.
     Raises: ResumeMismatch if the folder holds other commands; StepFailed with the exit code of the step that failed.
     """
-    done = _read_state(folder)
+    done = read_done(folder)
     planned = {step.name: list(step.words) for step in steps}
     for name, words in done.items():
         if planned.get(name) != words:
@@ -67,7 +67,8 @@ def run_steps(steps: Sequence[Step], folder: Path, run: Runner, say: Say) -> int
     return n_run
 
 
-def _read_state(folder: Path) -> dict[str, list[str]]:
+def read_done(folder: Path) -> dict[str, list[str]]:
+    """The steps that ended well, by name, with their words.   Raises: DataError for a damaged list."""
     path = folder / STATE_NAME
     if not path.is_file():
         return {}

@@ -62,6 +62,7 @@ def convert_to_mlx(model: str, output: Path, bits: int | None = None, group_size
             config.pop("vision_config", None)  # mlx-lm left the vision part behind when it read the model
         dtypes = model_files.float_type_names(module)
         model_files.write_model(work, chat.path, model_files.take_parameters(module), config, "mlx")
+        model_files.write_provenance(work, chat)
     return ConvertReport(str(output), "mlx", dtypes, n_quantised, 0, n_layers, None)
 
 
@@ -126,3 +127,4 @@ def _write_hf(chat: ChatModel, module: Any, folder: Path) -> None:
         config["torch_dtype"] = str(most).removeprefix("mlx.core.")
     weights = {hf_names.checkpoint_name(stored, name): w for name, w in model_files.take_parameters(module).items()}
     model_files.write_model(folder, chat.path, weights, config, "pt")
+    model_files.write_provenance(folder, chat)

@@ -14,6 +14,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.utils import make_shards
 
+from lem.chat.load import ChatModel, model_identity
 from lem.chat.stored import parameters
 from lem.errors import UserError
 
@@ -22,8 +23,9 @@ _COPIED = {".json", ".jinja", ".model", ".tiktoken", ".txt", ".py"}
 # mlx-lm leaves the vision part of a model behind.
 _NOT_COPIED = {
     "config.json", "hf_quant_config.json", "adapter_config.json", "fuse_proof.json", "preprocessor_config.json",
-    "processor_config.json",
+    "processor_config.json", "lem_provenance.json",
 }  # fmt: skip
+PROVENANCE = "lem_provenance.json"
 _QUANTISATION_KEYS = ("quantization", "quantization_config")
 
 
@@ -142,6 +144,12 @@ def write_model(folder: Path, source: Path, weights: dict[str, mx.array], config
     for file_ in source.iterdir():
         if file_.suffix in _COPIED and file_.name not in _NOT_COPIED and not file_.name.endswith(".index.json"):
             shutil.copyfile(file_, folder / file_.name)
+
+
+def write_provenance(folder: Path, source: ChatModel) -> None:
+    """Say in a finished model folder what it was made of, so that its lineage is known: `lem_provenance.json`."""
+    made = {"model": source.name, "base_model_sha": source.model_sha, "model_sha": model_identity(folder)}
+    (folder / PROVENANCE).write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _refuse_too_large(folder: Path, n_bytes: int) -> None:

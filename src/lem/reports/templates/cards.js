@@ -52,7 +52,7 @@
   // Measured choices: the likeliest one stands out, and those that the item calls correct say so.
   function choiceTable(rows, texts) {
     const table = make("table", "choices"), head = make("tr"), body = make("tbody"), top = Math.max(...rows.map((row) => row[1]));
-    for (const [name, className] of [["Choice", ""], ["Log-likelihood", "num"], ["Tokens", "num"]]) {
+    for (const [name, className] of [["Choice", ""], ["log p", "num"], ["tokens", "num"]]) {
       const cell = make("th", className, name);
       cell.scope = "col";
       head.append(cell);
@@ -71,8 +71,16 @@
     return [make("p", "meta", counted(rows.length, "choice") + ", measured"), table];
   }
 
+  // The chosen metric, or the first that applies to this answer: a run of several benchmarks has none for all.
+  function shownMetric(place) {
+    const chosen = Number(metric.value);
+    if (data.values[chosen][place] !== "") return chosen;
+    const applied = data.values.findIndex((values) => values[place] !== "");
+    return applied < 0 ? chosen : applied;
+  }
+
   function scoreLine({ p, a, r, place }) {
-    const m = Number(metric.value), node = make("span", "score"), raw = data.values[m][place];
+    const m = shownMetric(place), node = make("span", "score"), raw = data.values[m][place];
     node.append(make("span", "quiet", data.metrics[m].name + " "));
     if (typeof raw !== "number") {
       node.append(make("span", "quiet", raw === null ? "unscored" : "not applied"));

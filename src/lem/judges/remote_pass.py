@@ -1,0 +1,191 @@
+"""The side of a pass over a service that runs in the event loop: places, attempts, waits, money."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from lem.errors import UserError
+from lem.judges.faults import BadCall, Passing, Service, not_reached
+from lem.judges.limits import Limits
+from lem.judges.protocol import Call, Ending, Reply
+
+# A connection opens in the running event loop and gives the function that asks one call.
+Ask = Callable[[Call], Awaitable[Reply]]
+Connect = Callable[[], AbstractAsyncContextManager[Ask]]
+
+
+class Pass:
+    """The side of a stream that runs in the thread; only `outbox`, `taken` and `cancel` belong to the other side."""
+
+    def __init__(self, calls: Sequence[Call], connect: Connect, service: Service, limits: Limits) -> None:
+        self.calls, self.connect, self.service, self.limits = calls, connect, service, limits
+        self.outbox: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+        self._changed = asyncio.Event()
+        self._held = 0  # calls under way and replies that were not taken
+        self._under_way = 0
+        self._proven = False  # the service has answered a call of this pass
+        self._failures = 0  # calls in a row that ended without a reply
+        self._pause_until = 0.0
+
+    def run(self) -> None:
+        """Run the pass to its end; the last item of the outbox is None or what ended it."""
+        end: BaseException | None = None
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._main())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            end = _first(error)
+        self.outbox.put(end)
+
+    def cancel(self) -> None:
+        """End the pass now, from another thread."""
+        self._call_soon(self._stop)
+
+    def taken(self) -> None:
+        """Free the place of a reply that was taken."""
+        self._call_soon(self._release)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop has ended by itself
+            return
+
+    def _stop(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _release(self) -> None:
+        self._held -= 1
+        self._changed.set()
+
+    async def _main(self) -> None:
+        self._task = asyncio.current_task()
+        if self._cancelled:
+            return
+        async with self.connect() as ask, asyncio.TaskGroup() as group:
+            for call in self.calls:
+                if not await self._place_for(call):
+                    break
+                self._held += 1
+                self._under_way += 1
+                group.create_task(self._one(ask, call))
+
+    async def _place_for(self, call: Call) -> bool:
+        """Wait until a call may be sent; False when the budget will not have room for it."""
+        limits = self.limits
+        while True:
+            free = self._held < limits.concurrency and (self._proven or not self._under_way)
+            if free and limits.budget.admit(call, limits.extra_tokens):
+                return True
+            if free and not self._under_way:
+                self._refuse_small_budget(call)
+                return False
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _refuse_small_budget(self, call: Call) -> None:
+        budget = self.limits.budget
+        if budget.spent == 0 and budget.price is not None and budget.max_cost is not None:
+            most = budget.estimate(call, self.limits.extra_tokens)
+            raise UserError(
+                f"judge '{self.service.judge}': --max-cost {budget.max_cost:g} is less than one call may cost "
+                f"({most:.2g} {budget.price.currency}); raise it."
+            )
+
+    async def _one(self, ask: Ask, call: Call) -> None:
+        reply, sent = await self._ask(ask, call)
+        reply = replace(reply, cost=self.limits.budget.settle(reply, sent=sent))
+        self._under_way -= 1
+        self.outbox.put(reply)
+        self._failures = self._failures + 1 if reply.ending is Ending.FAILED else 0
+        self._proven = self._proven or reply.ending is not Ending.FAILED
+        self._changed.set()
+        patience = self.limits.patience
+        if self._failures >= (patience.give_up_after if self._proven else patience.give_up_unproven):
+            raise UserError(
+                f"judge '{self.service.judge}': {self.service.url} left {self._failures} calls in a row without a "
+                f"reply (last: {reply.error}); what was judged is kept, run the same command again later."
+            )
+
+    async def _ask(self, ask: Ask, call: Call) -> tuple[Reply, bool]:
+        """The reply to a call after as many attempts as it takes, and whether it still has to be charged."""
+        patience = self.limits.patience
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Passing),
+            stop=stop_after_attempt(patience.attempts),
+            wait=wait_exponential_jitter(initial=patience.first_s, max=patience.longest_s, jitter=patience.first_s),
+            sleep=patience.sleep,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._attempt, ask, call), True
+        except _NoRoom as error:
+            return Reply(call.id, Ending.FAILED, error=f"{error}; --max-cost leaves no room to ask again"), False
+        except Passing as error:
+            if error.unreachable:
+                raise not_reached(self.service) from None
+            return Reply(call.id, Ending.FAILED, error=f"{error.reason} ({patience.attempts} attempts)"), False
+        except BadCall as error:
+            if not self._proven:
+                raise UserError(
+                    f"judge '{self.service.judge}': {self.service.url} does not take the request ({error}); check "
+                    "the model's name and the URL in --judge."
+                ) from None
+            return Reply(call.id, Ending.FAILED, error=str(error)), False
+
+    async def _attempt(self, ask: Ask, call: Call) -> Reply:
+        limits = self.limits
+        await self._wait_for_pause()
+        try:
+            async with asyncio.timeout(limits.timeout_s):
+                return await ask(call)
+        except TimeoutError:
+            fault = Passing(f"no reply within {limits.timeout_s:g} s", sent=True)
+        except Passing as error:
+            fault = error
+        if fault.unreachable and not self._proven:
+            raise not_reached(self.service)
+        self._note_pause(fault)
+        if fault.sent and not limits.budget.lost(call, limits.extra_tokens):
+            raise _NoRoom(fault.reason)
+        raise fault
+
+    async def _wait_for_pause(self) -> None:
+        patience = self.limits.patience
+        while (left := self._pause_until - patience.clock()) > 0:
+            await patience.sleep(left)
+
+    def _note_pause(self, fault: Passing) -> None:
+        if fault.pause_s is None:
+            return
+        patience = self.limits.patience
+        if fault.pause_s > patience.longest_pause_s:
+            raise UserError(
+                f"judge '{self.service.judge}': {self.service.url} asks to wait {fault.pause_s:.0f} s "
+                f"({fault.reason}); what was judged is kept, run the same command again then."
+            )
+        self._pause_until = max(self._pause_until, patience.clock() + fault.pause_s)
+
+
+class _NoRoom(Exception):
+    """The budget has no room for another attempt."""
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error itself, or of a group the first that a person can mend, else the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((one for one in error.exceptions if isinstance(one, UserError)), error.exceptions[0])
+    return error

@@ -1,0 +1,40 @@
+"""Means on a scale: exact where nothing varies, never beyond the ends, else the headline."""
+
+from __future__ import annotations
+
+import pytest
+from scipy import stats as sps
+
+from lem.stats import headline, mean_on_scale
+
+
+@pytest.mark.parametrize(("value", "n"), [(0.0, 6), (1.0, 6), (0.0, 50)])
+def test_all_wrong_or_all_right_has_clopper_and_pearsons_interval(value: float, n: int) -> None:
+    found = mean_on_scale([value] * n, low=0.0, high=1.0)
+    beyond = 1 - 0.025 ** (1 / n)  # the closed form of the limit with no success
+    low, high = (0.0, beyond) if value == 0 else (1 - beyond, 1.0)
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high))
+
+
+def test_an_interval_stays_on_the_scale_and_keeps_the_rest_of_the_headline() -> None:
+    values = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    plain, kept = headline(values), mean_on_scale(values, low=0.0, high=1.0)
+    assert plain.low < 0
+    assert (kept.low, kept.high, kept.value) == (0.0, min(1.0, plain.high), plain.value)
+
+
+def test_equal_values_inside_the_scale_are_no_proportion() -> None:
+    found = mean_on_scale([0.5] * 8, low=0.0, high=1.0)
+    assert (found.low, found.high) == (0.5, 0.5)
+    assert mean_on_scale([1.0] * 8, low=1.0, high=10.0).low == 1.0
+
+
+def test_without_ends_it_is_the_headline() -> None:
+    values = list(sps.norm.ppf([0.1, 0.3, 0.5, 0.8, 0.95]))
+    clusters = ["a", "a", "b", "b", "c"]
+    assert mean_on_scale(values, clusters) == headline(values, clusters)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN|finite"):
+        mean_on_scale([0.0, float("nan")], low=0.0, high=1.0)
