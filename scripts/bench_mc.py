@@ -1,20 +1,25 @@
 """`scripts/bench.py mc`: log-likelihoods of multiple-choice answers, every choice of TruthfulQA-like questions.
 
-    ours    `choice_loglikelihoods`: the prefix of all prompts once, each prompt once, its choices together
-    peer    one choice at a time: prompt and choice through the model of `mlx_lm.load` in one pass, log-softmax
+    ours    `choice_loglikelihoods`: the prefix of all prompts once, each prompt once, the choices of many together
+    peer    one choice at a time: prompt and choice through the model of `mlx_lm.load` in one pass, log-softmax and the
+            most likely token where the choice stands
+    mlx-lm  the way of `mlx_lm.evaluate`, by its own functions: each prompt once, then its choices one at a time; only
+            without a kernel, and only where lm-eval is installed
 
-Same tokens on both sides, float32, one process each, one after the other; the script stops if a value differs by more
-than 0.01 nats. A line without a kernel and one with it.
+Same tokens on both sides, float32, the sides in turn in one process; the script stops if a value differs by more than
+0.01 nats. For every figure a second line has processor seconds, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import cast
 
 import mlx.core as mx
@@ -66,26 +71,56 @@ def one_by_one(chat: ChatModel, requests: Sequence[Request]) -> Values:
 def _one(chat: ChatModel, context: tuple[int, ...], choice: tuple[int, ...]) -> float:
     logits = chat.model(mx.array([(context + choice)[:-1]]))[0, len(context) - 1 :]
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    return cast("float", mx.take_along_axis(logprobs, mx.array(choice)[:, None], axis=-1).sum().item())
+    greedy = (mx.argmax(logits, axis=-1) == mx.array(choice)).all()
+    total = mx.take_along_axis(logprobs, mx.array(choice)[:, None], axis=-1).sum()
+    mx.eval(total, greedy)
+    return cast("float", total.item())
+
+
+def mlx_lm_evaluate(chat: ChatModel, requests: Sequence[Request]) -> Values:
+    """What `mlx_lm.evaluate` does with a question and its choices, without its tokenising."""
+    from mlx_lm.evaluate import MLXLM
+
+    peer = MLXLM.__new__(MLXLM)
+    peer._model = chat.model
+    found = []
+    for request in requests:
+        logprobs, cache = peer._process_prompt(request.tokens)
+        best, values = mx.argmax(logprobs).item(), []
+        for choice in request.choices:
+            values.append(logprobs[0, choice[0]].item())
+            greedy = choice[0] == best
+            if len(choice) > 1:
+                scores, _, rest = peer._score_fn(mx.array(choice)[None, :], cache=copy.deepcopy(cache))
+                values[-1] += mx.sum(scores).item()
+                greedy &= mx.all(rest).item()
+        found.append(values)
+    return found
 
 
 def bench_mc(options: Namespace) -> None:
-    """Measure both sides, interleaved, without and with a kernel; print one line each."""
+    """Measure ours against each peer, in turn, without and with a kernel; print two lines each."""
     chat = load(options.model)
     for name, kernel in KERNELS.items():
         requests = questions(chat, kernel, options.probes or N_QUESTIONS)
-        times: dict[Side, list[float]] = {ours: [], one_by_one: []}
-        for side in times:
+        sides: dict[str, Side] = {"": ours, f"mc-{name}": one_by_one}
+        if kernel is None and find_spec("lm_eval"):
+            sides[f"mc-{name}-evaluate"] = mlx_lm_evaluate
+        times: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        for side in sides.values():
             side(chat, requests[:4])
         for _ in range(options.runs):
             values = []
-            for side, seconds in times.items():
-                start = perf_counter()
+            for label, side in sides.items():
+                start = perf_counter(), process_time()
                 values.append(side(chat, requests))
-                seconds.append(perf_counter() - start)
-            _check(*values)
-        mine, peer = (statistics.median(seconds) for seconds in times.values())
-        print(f"mc-{name} ours {mine:.2f} s, peer {peer:.2f} s, ratio {peer / mine:.2f}x", flush=True)
+                times[label].append((perf_counter() - start[0], process_time() - start[1]))
+            for peer in values[1:]:
+                _check(values[0], peer)
+        for label in list(sides)[1:]:
+            for number, suffix in enumerate(("", "-cpu")):
+                mine, peer_s = (statistics.median(pair[number] for pair in times[key]) for key in ("", label))
+                print(f"{label}{suffix} ours {mine:.2f} s, peer {peer_s:.2f} s, ratio {peer_s / mine:.2f}x", flush=True)
 
 
 def _check(mine: Values, peer: Values) -> None:

@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lem.config import load_config
 from lem.errors import LemError
@@ -46,40 +47,42 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument(
         "--published-answers", type=Path, metavar="FOLDER", help="for --table variants, instead of --models"
     )
-    benchmarks = parser.add_argument_group("tables on standard benchmarks (variants, multi-scale)")
-    benchmarks.add_argument(
-        "--judge",
-        dest="judges",
-        action="append",
-        default=[],
-        metavar="[NAME=]SPEC",
-        help="gemini[:M], openai:M@URL or mlx:PATH; repeatable; without one nothing is rated",
-    )
-    benchmarks.add_argument(
-        "--allow-self-judge", action="store_true", help="let a judge rate its own lineage; watermarks the table"
-    )
-    benchmarks.add_argument(
-        "--items",
-        action="append",
-        default=[],
-        metavar="[TASK=]SOURCE",
-        help="hub, a file, or a folder of TASK.jsonl files; repeatable; default: our own items",
-    )
-    benchmarks.add_argument(
-        "--variant",
-        dest="variants",
-        action="append",
-        default=[],
-        metavar="NAME=MODEL",
-        help="another model as an arm, as abliterated=FOLDER; repeatable",
-    )
+    add_benchmark_options(parser.add_argument_group("tables on standard benchmarks (variants, multi-scale)"))
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: reproduce in the folder of runs")
     parser.add_argument("--dry-run", action="store_true", help="print the commands; run nothing")
     given = parser.parse_args(arguments)
-    extras = Extras(tuple(given.judges), given.allow_self_judge, tuple(given.items), tuple(given.variants))
+    extras = Extras(
+        tuple(given.judges), given.allow_self_judge, tuple(given.items), tuple(given.variants), given.max_cost,
+        given.prices,
+    )  # fmt: skip
     return Options(
         given.table, tuple(given.models), given.published_answers, given.output, given.quick, given.dry_run, extras
     )  # fmt: skip
+
+
+def add_benchmark_options(group: argparse._ArgumentGroup) -> None:
+    """Items, judges and further arms."""
+    several: dict[str, Any] = {"action": "append", "default": []}
+    group.add_argument(
+        "--judge",
+        dest="judges",
+        metavar="[NAME=]SPEC",
+        **several,
+        help="gemini[:M], openai:M@URL or mlx:PATH; repeatable; without one nothing is rated",
+    )
+    group.add_argument(
+        "--allow-self-judge", action="store_true", help="let a judge rate its own lineage; watermarks the table"
+    )
+    group.add_argument("--max-cost", type=float, metavar="X", help="what one judge may spend on one model, at most")
+    group.add_argument("--prices", metavar="FILE", help="price table (YAML or JSON), needed for costs")
+    group.add_argument(
+        "--items",
+        metavar="[TASK=]SOURCE",
+        **several,
+        help="hub, a file, or a folder of TASK.jsonl files; repeatable; default: our own items",
+    )
+    group.add_argument("--variant", dest="variants", metavar="NAME=MODEL", **several,
+                       help="another model as an arm, as abliterated=FOLDER; repeatable")  # fmt: skip
 
 
 def main() -> int:

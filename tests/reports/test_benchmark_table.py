@@ -123,7 +123,8 @@ def test_where_less_is_better_the_worst_is_the_most() -> None:
 def test_answers_that_are_all_wrong_still_read_as_percent() -> None:
     (row,) = benchmark_table(made_run({"a": [0, 0, 0, "failed", "missing"]}, scorer="gsm8k_flexible"))
     assert (row.unit.name, row.n_wrong, row.n_failed, row.n_missing, row.n_unscored) == ("%", 3, 1, 1, 0)
-    assert "0.0 [0.0, 0.0]" in terminal([row])
+    assert row.mean.high == pytest.approx(1 - 0.025 ** (1 / 3))  # none of 3, exactly
+    assert "0.0 [0.0, 70.8]" in terminal([row])
 
 
 @pytest.mark.parametrize(("n_lost", "flagged"), [(0, False), (1, False), (2, True)])

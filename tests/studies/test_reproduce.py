@@ -16,9 +16,10 @@ from lem.paths import repository_root
 from lem.studies import reproduce as tables
 from lem.studies.paper_demo import demonstration
 from lem.studies.reproduce import Step, Subject
+from lem.studies.reproduce_options import Options
 from lem.studies.reproduce_report import Page, as_markdown, read_comparison, rows_of
 from lem.studies.reproduce_run import StepFailed, run_steps
-from lem.studies.reproduce_study import Options, reproduce
+from lem.studies.reproduce_study import reproduce
 
 ROOT = repository_root()
 NANO = str(ROOT / "models" / "lem-nano")
@@ -169,7 +170,7 @@ def test_other_commands_and_a_damaged_state_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "part"),
-    [(Options("multi-scale"), "multi-scale"), (Options("variants"), "--published-answers FOLDER"),
+    [(Options("multi-scale"), "no model given"), (Options("variants"), "--published-answers FOLDER"),
      (Options("p20", answers=SMALL), "belongs to --table variants"),
      (Options("variants", models=("m",), answers=SMALL), "leave out --models"),
      (Options("variants", answers=Path("nowhere")), "no such folder"), (Options("p7"), "no such table")],
@@ -194,7 +195,7 @@ def test_lem_nano_goes_through_the_whole_chain_and_a_second_run_does_nothing(tmp
     spec = json.loads(json.dumps(tables.specification()))
     spec["quick"] |= {"max_tokens": 12, "iters": 2}
     monkeypatch.setattr(tables, "specification", lambda: spec)
-    monkeypatch.setattr("lem.studies.reproduce_study.specification", lambda: spec)
+    monkeypatch.setattr("lem.studies.reproduce_pages.specification", lambda: spec)
     ran, said = [], []
 
     def run(words):
@@ -273,7 +274,7 @@ def test_published_answers_are_analysed_again_under_the_published_names(tmp_path
     spec = json.loads(json.dumps(tables.specification()))
     spec["variants"]["arms"] = {label: spec["variants"]["arms"][label] for label in LABELS}
     monkeypatch.setattr(tables, "specification", lambda: spec)
-    monkeypatch.setattr("lem.studies.reproduce_study.specification", lambda: spec)
+    monkeypatch.setattr("lem.studies.reproduce_pages.specification", lambda: spec)
     options = Options("variants", answers=tmp_path / "answers", output=tmp_path / "out")
     page = reproduce(config, options, lem, lambda line: None)
     rows = json.loads(page.with_suffix(".json").read_text())["rows"]

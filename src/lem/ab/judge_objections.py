@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from lem.ab.contrast import Contrast
 from lem.ab.objections import WATERMARK, Objection
-from lem.judges.panel import PANEL, panel_contrast
+from lem.judges.panel import PANEL, panel_contrast, panel_judges
 from lem.records import RunContents
-from lem.records.judge_files import UNTRUSTWORTHY, self_judged
+from lem.records.judge_files import NOT_SHOWN, UNTRUSTWORTHY, self_judged
+from lem.records.metrics import COMPOSITES
 
-SCORER = "scorer"
+SELF_JUDGED = "self-judged"
 
 
 def judge_objections(
@@ -25,35 +26,72 @@ def judge_objections(
     return list(found.values())
 
 
+def _dimensions(metric: str) -> tuple[str, ...]:
+    """The dimensions behind a judged metric, those of its parts for a composite."""
+    name = metric.partition(" · ")[0]
+    return COMPOSITES.get(name, (name,))
+
+
+def _judges(contents: RunContents, metric: str, source: str) -> list[str]:
+    """The judges of ours behind a metric: the one, or all who sit on the panel."""
+    if source != PANEL:
+        return [source] if source in contents.judges else []
+    seated = (judge for dimension in _dimensions(metric) for judge in panel_judges(contents, dimension))
+    return [judge for judge in dict.fromkeys(seated) if judge in contents.judges]
+
+
+def kin_of(contents: RunContents, metric: str, source: str) -> dict[str, list[str]]:
+    """Judge -> arms of its lineage, for the judges behind a metric."""
+    behind = {judge: self_judged(contents.judges[judge]) for judge in _judges(contents, metric, source)}
+    return {judge: arms for judge, arms in behind.items() if arms}
+
+
+def judge_notes(contents: RunContents) -> list[str]:
+    """What must be said beside any table with verdicts of these judges: kinship, and audits that failed."""
+    notes = []
+    for judge in contents.judges:
+        if arms := self_judged(contents.judges[judge]):
+            named = ", ".join(f"'{arm}'" for arm in arms)
+            notes.append(f"SELF-JUDGED: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing.")
+        if contents.audits.get(judge, {}).get("verdict") == UNTRUSTWORTHY:
+            notes.append(f"the audit found the judge '{judge}' not trustworthy.")
+    return notes
+
+
 def _kin(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
-    for judge, manifest in contents.judges.items():
-        if contrast.source not in (judge, PANEL):
-            continue
-        arms = [arm for arm in self_judged(manifest) if arm in (contrast.treatment, contrast.baseline)]
+    for judge, related in kin_of(contents, contrast.metric, contrast.source).items():
+        arms = [arm for arm in related if arm in (contrast.treatment, contrast.baseline)]
         if arms:
             named = " and ".join(f"'{arm}'" for arm in arms)
             sentence = f"self-judged: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing."
-            yield Objection("self-judged", WATERMARK, sentence, (contrast.treatment, contrast.baseline))
+            yield Objection(SELF_JUDGED, WATERMARK, sentence, (contrast.treatment, contrast.baseline))
 
 
 def _audit(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
-    manifest = contents.judges.get(contrast.source)
-    if manifest is None:
-        return
-    verdict = contents.audits.get(contrast.source, {}).get("verdict")
-    if verdict is None:
-        sentence = f"the judge '{contrast.source}' was not audited; `lem judge audit` says how far it can be trusted."
-        yield Objection("judge-not-audited", WATERMARK, sentence)
-    elif verdict == UNTRUSTWORTHY:
-        sentence = f"the audit found the judge '{contrast.source}' not trustworthy."
-        yield Objection("judge-untrustworthy", WATERMARK, sentence)
+    for judge in _judges(contents, contrast.metric, contrast.source):
+        verdict = contents.audits.get(judge, {}).get("verdict")
+        if verdict is None:
+            sentence = f"the judge '{judge}' was not audited; `lem judge audit` says how far it can be trusted."
+            yield Objection("judge-not-audited", WATERMARK, sentence)
+        elif verdict == UNTRUSTWORTHY:
+            yield Objection("judge-untrustworthy", WATERMARK, f"the audit found the judge '{judge}' not trustworthy.")
+        elif verdict == NOT_SHOWN:
+            sentence = f"the audit did not show that the judge '{judge}' can be trusted; a larger --n may."
+            yield Objection("judge-not-shown", WATERMARK, sentence)
 
 
 def _panel(contents: RunContents, contrast: Contrast, excluded: frozenset[str]) -> Iterator[Objection]:
     """The panel's difference turns or vanishes without one of its judges, or one of them said nothing."""
     if contrast.source != PANEL:
         return
-    dimension = contrast.metric.partition(" · ")[0]
+    for dimension in _dimensions(contrast.metric):
+        if len(panel_judges(contents, dimension)) > 1:  # else it is a panel that others brought
+            yield from _panel_on(contents, contrast, dimension, excluded)
+
+
+def _panel_on(
+    contents: RunContents, contrast: Contrast, dimension: str, excluded: frozenset[str]
+) -> Iterator[Objection]:
     panel = panel_contrast(contents, dimension, contrast.treatment, contrast.baseline, excluded=excluded)
     if panel.judge_dependent:
         named = ", ".join(f"'{judge}'" for judge in panel.dependent)

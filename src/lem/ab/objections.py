@@ -195,11 +195,14 @@ def _unscored_gap(contrast: Contrast) -> Iterator[Objection]:
 
 def _few_domains(contrasts: Sequence[Contrast]) -> Iterator[Objection]:
     """With so few domains the cluster-robust interval is wide for want of knowledge, and that has to be said."""
+    few: dict[int, list[str]] = {}
     for metric, found in {contrast.metric: contrast.cluster for contrast in contrasts}.items():
         if found is not None and found.n_clusters is not None and found.n_clusters < FEW_DOMAINS:
-            sentence = (
-                f"the probes of {metric} are of {found.n_clusters} domains only, too few to know how alike the answers "
-                "within one are; the headline interval is as wide as that makes it, the BCa interval takes the probes "
-                "as independent."
-            )
-            yield Objection("few-domains", WATERMARK, sentence)
+            few.setdefault(found.n_clusters, []).append(metric)
+    for n_domains, metrics in few.items():
+        sentence = (
+            f"the probes of {', '.join(metrics)} are of {n_domains} domains only, too few to know how alike the "
+            "answers within one are; the headline interval is as wide as that makes it, the BCa interval takes the "
+            "probes as independent."
+        )
+        yield Objection("few-domains", WATERMARK, sentence)

@@ -15,8 +15,8 @@ from lem.benchmarks.ask import probe
 from lem.benchmarks.table import BENCHMARKS, find
 from lem.chat.generate import GenerationSettings
 from lem.data import Probe
-from lem.data.items import Item, items_text
-from lem.errors import UserError
+from lem.data.items import Item, grow_items, items_text, read_run_items
+from lem.errors import ResumeMismatch, UserError
 from lem.records import Record, text_sha
 from lem.runs.conduct import conduct
 from lem.runs.execute import Outcome
@@ -62,9 +62,7 @@ def benchmark_plan(
     """
     probes = [_probe(item, max_tokens) for task in items for item in items[task]]
     _refuse_twins(probes)
-    tasks = {
-        task: {**sources[task], "n": len(found), "sha": text_sha(items_text(found))} for task, found in items.items()
-    }
+    tasks = {task: {**sources[task], **_count(found)} for task, found in items.items()}
     return RunPlan(
         arms=tuple(arms),
         probes=tuple(probes),
@@ -86,8 +84,34 @@ def run_benchmarks(
     on_record: Callable[[Record], None] = lambda record: None,
     on_load: Callable[[str], None] = lambda what: None,
 ) -> Outcome:
-    """Execute a plan into a run directory, resuming what is there; arguments, result and errors as in `conduct`."""
+    """Execute a plan into a run directory, resuming what is there; arguments, result and errors as in `conduct`.
+
+    Raises: ResumeMismatch also for items that the plan leaves out as contaminated and the run holds already.
+    """
+    plan = _with_stored(plan, output)
     return conduct(plan, output, KIND, ranks=ranks, on_start=on_start, on_record=on_record, on_load=on_load)
+
+
+def _count(items: Sequence[Item]) -> dict[str, Any]:
+    return {"n": len(items), "sha": text_sha(items_text(items))}
+
+
+def _with_stored(plan: RunPlan, output: Path) -> RunPlan:
+    """The plan with facts about its tasks that count the items which the run holds already."""
+    stored = read_run_items(output)
+    left_out = plan.data.get("contaminated", {}) if plan.data.get("contaminated_excluded") else {}
+    answered = [item for item in left_out if item in stored]
+    if answered:
+        more = f" and {len(answered) - 1} more of the contaminated items" if len(answered) > 1 else ""
+        raise ResumeMismatch(
+            f"{output} holds '{answered[0]}'{more}, which a run never loses; give a new --output to leave them out, "
+            "nothing was touched."
+        )
+    by_task: dict[str, list[Item]] = {}
+    for item in grow_items(stored, plan.items, output):
+        by_task.setdefault(find(item.benchmark).name, []).append(item)
+    tasks = {task: {**facts, **_count(by_task.get(task, []))} for task, facts in plan.data["tasks"].items()}
+    return replace(plan, probe_file=", ".join(by_task), data={**plan.data, "tasks": tasks})
 
 
 def _probe(item: Item, max_tokens: int | None) -> Probe:

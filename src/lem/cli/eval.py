@@ -72,6 +72,8 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, as_j
         raise UserError("--no-judge and --judge contradict each other; leave out one of them.")
     if wants_judge and not judging.judges:
         raise UserError(f"{', '.join(wants_judge)} can only be rated by a judge; {REMEDY}.")
+    if judging.judges and not wants_judge:
+        click.echo(f"Warning: {', '.join(names)}: scored by program, so no judge is asked.", err=True)
     plan = make_plan(config, names, **options)
     run = existing_path(output) if output else default_run(config, plan)
     if dry_run:

@@ -14,6 +14,7 @@ from lem.errors import UserError
 
 if TYPE_CHECKING:
     from lem.data.prices import Price
+    from lem.judges.budget import Budget
     from lem.judges.calls import Asking
     from lem.judges.protocol import Judge
     from lem.judges.spec import JudgeSpec
@@ -75,7 +76,8 @@ class JudgeOptions:
             raise UserError(f"no judge was named; {REMEDY}.")
         found = [parse_spec(text) for text in self.judges]
         names = [spec.name for spec in found]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        alike = [name.casefold() for name in names]  # their files must differ on any file system
+        twice = next((name for name in names if alike.count(name.casefold()) > 1), None)
         if twice is not None:
             raise UserError(f"two judges are named '{twice}'; name them apart with --judge NAME=SPEC.")
         if self.judge_method == "labels" and (self.together or not self.no_rationale):
@@ -98,17 +100,31 @@ def take_judge_options(options: dict[str, Any]) -> JudgeOptions:
     return JudgeOptions(**{name: options.pop(name) for name in JudgeOptions.__dataclass_fields__})
 
 
-@contextmanager
-def opened(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0) -> Iterator[Judge]:
-    """Open one judge with what is left of the budget.   Raises: UserError before any call."""
+def budget_of(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0) -> Budget:
+    """The budget of one judge, of which the judges before have spent so much.
+
+    Raises: UserError for a limit without a price.
+    """
     from lem.judges.budget import Budget
+
+    budget = Budget(options.max_cost, price_of(spec, options))
+    budget.spent = spent
+    return budget
+
+
+@contextmanager
+def opened(
+    spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0, budget: Budget | None = None
+) -> Iterator[Judge]:
+    """Open one judge with what is left of the budget (default: the one of `budget_of`).
+
+    Raises: UserError before any call.
+    """
     from lem.judges.spec import open_judge
 
-    price = price_of(spec, options)
-    left = None if options.max_cost is None else max(1e-12, options.max_cost - spent)  # nothing left admits no call
     with open_judge(
-        spec, concurrency=options.concurrency, timeout_s=options.timeout_s, budget=Budget(left, price),
-        method=options.judge_method,
+        spec, concurrency=options.concurrency, timeout_s=options.timeout_s,
+        budget=budget or budget_of(spec, options, spent), method=options.judge_method,
     ) as judge:  # fmt: skip
         yield judge
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.judge_options import JudgeOptions, opened, price_of
+from lem.cli.judge_options import JudgeOptions, budget_of, opened
 from lem.cli.options import progress
 from lem.errors import Incomplete
 from lem.paths import display_path
@@ -37,17 +37,20 @@ def check_judges(options: JudgeOptions, info: RunInfo) -> None:
 def with_judges(run: Path, options: JudgeOptions, ask: Callable[[Judge, Pass], Graded]) -> list[Graded]:
     """Let every judge answer, one after the other; each gets what the ones before left of the budget."""
     from lem.judges.conduct import Pass
+    from lem.records.run import read_manifest
 
+    specs = options.specs()
+    if len(specs) > 1:  # what is wrong with the last is not to be found after paying for the first
+        check_judges(options, read_manifest(run))
     done: list[Graded] = []
-    for spec in options.specs():
-        spent = sum(graded.cost or 0.0 for graded in done)
-        price = price_of(spec, options)
-        with opened(spec, options, spent) as judge, call_progress(judge.identity.name) as callbacks:
-            how = Pass(
-                options.asking, options.allow_self_judge, ("lem", *sys.argv[1:]), price.currency if price else "",
-                **callbacks,
-            )  # fmt: skip
+    spent = 0.0
+    for spec in specs:
+        budget = budget_of(spec, options, spent)
+        currency = budget.price.currency if budget.price else ""
+        with opened(spec, options, budget=budget) as judge, call_progress(judge.identity.name) as callbacks:
+            how = Pass(options.asking, options.allow_self_judge, ("lem", *sys.argv[1:]), currency, **callbacks)
             done.append(ask(judge, how))
+        spent = budget.spent  # also what failed calls may have cost, which no reply tells
         _say(run, spec.name, done[-1])
     return done
 

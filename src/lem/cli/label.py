@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lem.judges.labelling import Labelling, LabelTask
     from lem.records import RunContents
 
+_KEYS = "s cannot tell  u undo  ? help  q quit"
 _VERDICTS = {"a": "A", "b": "B", "t": "tie"}
 
 
@@ -87,8 +88,9 @@ def _ratings(
     wide = next((one for group in rubrics.values() for one in group if one.low < 1 or one.high > 10), None)
     if wide is not None:
         raise UserError(
-            f"the scale of '{wide.dimension}' goes from {wide.low} to {wide.high}; keys reach from 1 to 10."
+            f"the scale of '{wide.dimension}' has more steps than the keys 1 to 10; label another dimension."
         )
+
     return rating_tasks(contents, read_run_items(run), rubrics, n, seed, labeller)
 
 
@@ -123,53 +125,47 @@ def _work(work: Labelling) -> None:
 
 def _one(place: Terminal, work: Labelling, task: LabelTask) -> bool:
     """One task until it has a label or is left by undoing; False when the person quits."""
-    from lem.cli.label_screen import ENDED, HELP, task_lines
-    from lem.cli.label_screen import screen as fitted
+    from lem.cli.label_screen import ENDED
 
-    keys = "a first  b second  t neither" if task.order else f"{task.low:g}-9, 0 = 10" if task.high == 10 else (
-        f"{task.low:g}-{task.high:g}"
-    )  # fmt: skip
-    keys += "  ·  s cannot tell  u undo  ? help  q quit"
     head = f" {work.done + 1} of {len(work.tasks)}  {task.dimension}"
+    while (key := _decision(place, task, head)) not in ("q", ENDED):
+        verdict = verdict_of(key, task)
+        if verdict is not None:
+            work.give(verdict)
+        elif key == "s":
+            work.skip()
+        if verdict is not None or key == "s" or (key == "u" and work.undo()):
+            return True
+    return False
+
+
+def _decision(place: Terminal, task: LabelTask, head: str) -> str:
+    """Show the task, let the person scroll and read the help, and return the first key that is about neither."""
+    from lem.cli.label_screen import HELP, screen, task_lines, wrapped
+
     offset, help_shown, drawn = 0, False, None
     while True:
         size = place.size()
         if drawn != (size, offset, help_shown):
-            body = _help(HELP, task, size[0]) if help_shown else task_lines(task, size[0])
-            lines, offset = fitted(body, head, task.asks, keys, size, offset)
+            body = wrapped(HELP, size[0]) if help_shown else task_lines(task, size[0])
+            lines, offset = screen(body, head, task.asks, f"{scale_keys(task)}  {_KEYS}", size, offset)
             place.show(lines)
             drawn = (size, offset, help_shown)
         key = place.key()
-        if key is None:
-            continue
-        if key == ENDED:
-            return False
-        if help_shown and (moved := _moved(key, offset, size[1])) is None:
-            offset, help_shown = 0, False
-            continue
-        moved = _moved(key, offset, size[1])
+        moved = None if key is None else _moved(key, offset, size[1])
         if moved is not None:
             offset = moved
-        elif key == "?":
-            offset, help_shown = 0, True
-        elif key == "q":
-            return False
-        elif key == "u":
-            if work.undo():
-                return True
-        elif key == "s":
-            work.skip()
-            return True
-        elif (verdict := verdict_of(key, task)) is not None:
-            work.give(verdict)
-            return True
+        elif key == "?" or (key is not None and help_shown):
+            offset, help_shown = 0, not help_shown
+        elif key is not None:
+            return key
 
 
-def _help(text: str, task: LabelTask, width: int) -> list[object]:
-    from rich.console import Console
-    from rich.text import Text
-
-    return list(Text(text).wrap(Console(width=width), width))
+def scale_keys(task: LabelTask) -> str:
+    """What the keys of a verdict are on a task."""
+    if task.order:
+        return "a first, b second, t neither"
+    return f"{task.low:g}-9, 0 for 10" if task.high == 10 else f"{task.low:g}-{task.high:g}"
 
 
 def _moved(key: str, offset: int, height: int) -> int | None:

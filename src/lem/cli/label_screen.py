@@ -48,9 +48,8 @@ def safe(text: str) -> str:
 def task_lines(task: LabelTask, width: int) -> list[Text]:
     """Message, references, answers and the scale's descriptions, wrapped to the width."""
     parts: list[tuple[str, str]] = [("MESSAGE", task.message)]
-    parts += (
-        [("TRUE ANSWERS, FOR EXAMPLE", "\n".join(f"- {text}" for text in task.references))] if task.references else []
-    )
+    if task.references:
+        parts.append(("TRUE ANSWERS, FOR EXAMPLE", "\n".join(f"- {text}" for text in task.references)))
     names = ("ANSWER",) if len(task.answers) == 1 else ("FIRST ANSWER (a)", "SECOND ANSWER (b)")
     parts += list(zip(names, task.answers, strict=True))
     if task.anchors:
@@ -58,11 +57,12 @@ def task_lines(task: LabelTask, width: int) -> list[Text]:
         parts.append((f"SCALE: {task.dimension}", "\n".join([*scale, *(f"- {text}" for text in task.considerations)])))
     found: list[Text] = []
     for name, text in parts:
-        found += [Text(name, "bold cyan"), *_wrapped(text, width), Text("")]
+        found += [Text(name, "bold cyan"), *wrapped(text, width), Text("")]
     return found[:-1]
 
 
-def _wrapped(text: str, width: int) -> list[Text]:
+def wrapped(text: str, width: int) -> list[Text]:
+    """The text made safe, in lines of at most this many columns."""
     console = Console(width=width)
     return list(Text(safe(text)).wrap(console, width)) or [Text("")]
 
@@ -75,7 +75,7 @@ def screen(
     Returns: the lines and the offset, moved to where the body has a line.
     """
     width, height = size
-    below = [Text(""), *_wrapped(asks, width)[:3], Text(keys[:width], "dim")]
+    below = [Text(""), *wrapped(asks, width)[:3], Text(keys[:width], "dim")]
     room = max(1, height - 2 - len(below))
     last = max(0, len(body) - room)
     offset = min(max(0, offset), last)

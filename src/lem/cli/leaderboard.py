@@ -45,6 +45,7 @@ def ranking(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table of all rankings, and what its reader must know."""
     from lem.ab.join import join_runs
+    from lem.ab.judge_objections import judge_notes
     from lem.ab.objections import unlike_arms
     from lem.ab.ranking import rankings
     from lem.cli.compare import input_names, read_input
@@ -64,7 +65,7 @@ def ranking(
             rows += [_row(entry) for entry in ranked]
             rows += _published(metric) if with_published else []
     toy = toy_notice(str(facts.get("model") or "") for facts in joined.info.arms.values())
-    notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info)]
+    notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info), *judge_notes(joined)]
     return ranking_frame(rows), notes
 
 

@@ -19,6 +19,8 @@ from lem.paths import display_path
 )
 def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> None:
     """Write one self-contained HTML page a run: findings, leaderboard, drawings, side-by-side answers, run facts."""
+    from lem.benchmarks.plan import KIND
+    from lem.benchmarks.scoring import score_benchmarks
     from lem.config import load_config
     from lem.records import read_run
     from lem.reports.page import write_report
@@ -30,9 +32,12 @@ def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> N
         raise UserError("--output names the page of one run; leave it out to write each page into its run.")
     threshold = load_config().scoring.delta
     for path in [existing_path(run) for run in runs]:
-        read_run(path)
-        missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
-        score_run(path, missing)
+        info, _ = read_run(path)
+        if info.kind == KIND:  # answers to benchmarks are scored by their own rules
+            score_benchmarks(path)
+        else:
+            missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
+            score_run(path, missing)
         _renew_comparison(path, baseline)
         page = write_report(
             path, existing_path(output) if output else None, baseline=baseline, threshold=threshold,

@@ -56,18 +56,37 @@ def read_run_items(run: Path) -> dict[str, Item]:
     if not path.is_file():
         return {}
     found: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogatepass")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable ({error}); restore the file from a copy.") from None
+    lines = text.split("\n")  # a question may hold what else ends a line
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
-            item = Item(**json.loads(line))
+            item = _read(json.loads(line))
         except (TypeError, ValueError) as error:
             raise DataError(f"{path} line {number}: not an item ({error}); restore the file from a copy.") from None
         found[item.id] = item
     return found
 
 
+def _read(row: dict[str, Any]) -> Item:
+    """The item of a line.   Raises: TypeError for what is none."""
+    item = Item(**row)
+    texts = (item.id, item.benchmark, item.question, item.domain)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(item.fields, dict):
+        raise TypeError("a field of another type")
+    return item
+
+
 def grow_items(known: dict[str, Item], items: Sequence[Item], where: Path) -> list[Item]:
     """The items of a run together with new ones.   Raises: ResumeMismatch for an id with another content."""
     for item in items:
-        if item.id in known and known[item.id] != item:
+        if item.id in known and _content(known[item.id]) != _content(item):
             raise ResumeMismatch(f"{where} holds another item '{item.id}'; give a new --output, nothing was touched.")
     return list({**known, **{item.id: item for item in items}}.values())
+
+
+def _content(item: Item) -> str:
+    """The item as a text to compare: as JSON, because NaN equals nothing."""
+    return json.dumps(item.to_row(), sort_keys=True)

@@ -14,11 +14,11 @@ from lem.data.items import read_run_items
 from lem.errors import UserError
 from lem.judges.calls import Asking, PlannedCall, pair_calls, rating_calls, rubrics_of
 from lem.judges.grade import Graded, grade
-from lem.judges.manifest import check_pedigree, write_manifest, write_panel
+from lem.judges.manifest import check_pedigree, check_same_judge, remove_unused, write_manifest, write_panel
 from lem.judges.pairs import PREFERENCE
 from lem.judges.prompt import template_version
 from lem.judges.protocol import Judge, Reply
-from lem.judges.rubrics import read_rubric
+from lem.judges.rubrics import Rubric, read_rubric
 from lem.records import RunContents
 from lem.records.contents import read_contents
 
@@ -41,7 +41,7 @@ def judge_ratings(run: Path, judge: Judge, how: Pass, dimensions: Sequence[str] 
     Raises: UserError for an unknown rubric, kinship, or nothing to judge; ResumeMismatch before a call.
     """
     contents = read_contents(run)
-    rubrics = rubrics_of(contents, [read_rubric(text) for text in dimensions])
+    rubrics = rubrics_of(contents, _distinct([read_rubric(text) for text in dimensions]))
     planned = rating_calls(contents, read_run_items(run), rubrics, how.asking, judge.identity)
     versions = {one.dimension: f"{one.version} {one.sha[:12]}" for group in rubrics.values() for one in group}
     return _ask(run, judge, contents, planned, versions, how)
@@ -57,19 +57,50 @@ def judge_pairs(run: Path, judge: Judge, how: Pass, baseline: str, treatments: S
         if arm not in contents.info.arms:
             known = ", ".join(contents.info.arms)
             raise UserError(f"the run {contents.info.run_id} has no arm '{arm}'; it has {known}.")
-    planned = [call for arm in treatments for call in pair_calls(contents, baseline, arm, how.asking, judge.identity)]
+    arms = dict.fromkeys(treatments)
+    planned = [call for arm in arms for call in pair_calls(contents, baseline, arm, how.asking, judge.identity)]
     if not planned:
         raise UserError("these arms have no answers to the same probe, so there is nothing to compare.")
     return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how)
+
+
+def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
+    """The rubrics, each once.   Raises: UserError for two different ones of one dimension."""
+    found: dict[str, Rubric] = {}
+    for rubric in rubrics:
+        if found.setdefault(rubric.dimension, rubric) != rubric:
+            raise UserError(
+                f"two different rubrics of '{rubric.dimension}' were named; judge with one of them, and with the other "
+                "under another name of the judge."
+            )
+    return list(found.values())
 
 
 def _ask(
     run: Path, judge: Judge, contents: RunContents, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
     how: Pass,
 ) -> Graded:  # fmt: skip
+    """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge."""
     pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=how.allow_self_judge)
+    check_same_judge(run, judge.identity)
+    begun = False
+
+    def write() -> None:
+        refused = getattr(judge, "adapted", ())  # what a service did not take of a request; local models take all
+        write_manifest(
+            run, judge.identity, pedigree, rubrics=rubrics, command=how.command, currency=how.currency, adapted=refused
+        )
+
+    def on_start(total: int, missing: int) -> None:
+        nonlocal begun
+        begun = True
+        write()
+        how.on_start(total, missing)
+
     try:
-        return grade(run, judge, planned, on_start=how.on_start, on_reply=how.on_reply)
+        return grade(run, judge, planned, on_start=on_start, on_reply=how.on_reply)
     finally:
-        write_manifest(run, judge.identity, pedigree, rubrics=rubrics, command=how.command, currency=how.currency)
-        write_panel(run)
+        if begun:  # else nothing was asked, and nothing is touched
+            write()
+            remove_unused(run, judge.identity)
+            write_panel(run)

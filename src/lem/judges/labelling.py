@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from lem.data.items import Item
 from lem.errors import UserError
-from lem.judges.calls import benchmark_of, judged_records, subject_of
+from lem.judges.calls import benchmark_of, subject_of
 from lem.judges.grade import PAIR_VALUES
 from lem.judges.human import CANNOT_TELL, HUMAN, UNDONE, label_file, read_labels
 from lem.judges.pairs import PREFERENCE, pair_sha, pairs_of
@@ -70,8 +70,7 @@ def rating_tasks(
     def benchmark(probe_id: str) -> str:
         return benchmark_of(entries.get(probe_id, {}))
 
-    records = usable_records(contents, judged_records(contents))
-    frame = [record for record in records if rubrics.get(benchmark(record.probe_id))]
+    frame = [record for record in usable_records(contents) if rubrics.get(benchmark(record.probe_id))]
     chosen = sample(
         frame, lambda one: (benchmark(one.probe_id), one.arm), lambda one: tuple(one.key), n, seed, labeller
     )
@@ -100,13 +99,11 @@ def pair_tasks(
         if arm not in contents.info.arms:
             raise UserError(f"the run has no arm '{arm}'; it has {', '.join(contents.info.arms)}.")
     entries = {entry["id"]: entry for entry in contents.info.probes}
-    usable = {record.key for record in usable_records(contents, contents.records)}
+    usable = {record.key for record in usable_records(contents)}
     frame = [
         (ours, other)
         for ours, other in pairs_of(contents, baseline, treatment)
-        if ours.key in usable
-        and other.key in usable
-        and (ours.response or "").strip() != (other.response or "").strip()
+        if {ours.key, other.key} <= usable and (ours.response or "").strip() != (other.response or "").strip()
     ]
     chosen = sample(
         frame, lambda pair: benchmark_of(entries.get(pair[0].probe_id, {})), lambda pair: tuple(pair[0].key), n, seed,

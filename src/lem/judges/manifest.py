@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lem.errors import UserError
-from lem.judges.lineage import Kin, kinship, lineage_notes
+from lem.errors import ResumeMismatch, UserError
+from lem.judges.lineage import LOCAL, Kin, kinship, lineage_notes
 from lem.judges.panel import PANEL, panel_judgements
 from lem.judges.protocol import JudgeIdentity
 from lem.paths import slug
 from lem.records import Judgement, RunInfo, write_atomic
 from lem.records.contents import read_contents, read_judgements
-from lem.records.judge_files import read_judge_manifests
+from lem.records.judge_files import PAIRS, read_judge_manifests
 from lem.records.run import now
 
 
@@ -29,10 +29,11 @@ class Pedigree:
 
 
 def check_pedigree(identity: JudgeIdentity, info: RunInfo, *, allow_self_judge: bool) -> Pedigree:
-    """Refuse a judge of one lineage with a contestant.
+    """Refuse a judge of one lineage with a contestant, and a name that its files cannot have.
 
     Raises: UserError naming judge, arm and reason, unless self-judging is allowed, which every table then says.
     """
+    _check_name(identity.name)
     kin = tuple(kinship(identity, info))
     if kin and not allow_self_judge:
         raise UserError(
@@ -43,13 +44,47 @@ def check_pedigree(identity: JudgeIdentity, info: RunInfo, *, allow_self_judge: 
     return Pedigree(kin, tuple(lineage_notes(identity, info)))
 
 
+def _check_name(name: str) -> None:
+    """Refuse a name whose files would be those of something else.   Raises: UserError."""
+    if name == PANEL or name.endswith(PAIRS) or slug(name) != name:
+        raise UserError(
+            f"'{name}' is no name for a judge, because its files would not be told apart from others; give another one "
+            "with --judge NAME=SPEC."
+        )
+
+
+def check_same_judge(run: Path, identity: JudgeIdentity) -> None:
+    """Refuse another model or setting under the name of a judge that has judged this run already.
+
+    Raises: ResumeMismatch.
+    """
+    before = read_judge_manifests(run).get(identity.name)
+    if before is None or not any(one.judge == identity.name for one in read_judgements(run)):
+        return
+    model = None if identity.backend == LOCAL else identity.model  # a path is no part of a local judge, its hashes are
+    now_is = json.loads(json.dumps([identity.backend, model, identity.settings]))
+    was = [before.get("backend"), None if model is None else before.get("model"), before.get("settings")]
+    if was != now_is:
+        raise ResumeMismatch(
+            f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, "
+            f"with another model or other settings than this {identity.backend} {identity.model}; give this judge a "
+            "name of its own with --judge NAME=..., nothing was touched."
+        )
+
+
+def remove_unused(run: Path, identity: JudgeIdentity) -> None:
+    """Remove the manifest of a judge that has said nothing."""
+    if not any(one.judge == identity.name for one in read_judgements(run)):
+        (run / "judgements" / f"{slug(identity.name)}.json").unlink(missing_ok=True)
+
+
 def write_manifest(
     run: Path, identity: JudgeIdentity, pedigree: Pedigree, *, rubrics: Mapping[str, str], command: Sequence[str],
-    currency: str = "",
+    currency: str = "", adapted: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Write `judgements/<judge>.json` over what is stored; rubrics and kin of earlier passes stay in it.
 
-    Args:  rubrics: dimension -> version and hash of its rubric.
+    Args:  rubrics: dimension -> version and hash of its rubric.  adapted: what the service refused of a request.
     Returns: the manifest.
     """
     before = read_judge_manifests(run).get(identity.name, {})
@@ -63,6 +98,7 @@ def write_manifest(
         "kin": list({**known, **{kin.arm: asdict(kin) for kin in pedigree.kin}}.values()),
         "allow_self_judge": bool(pedigree.kin) or before.get("allow_self_judge", False),
         "notes": list(dict.fromkeys([*before.get("notes", []), *pedigree.notes])),
+        "adapted": list(dict.fromkeys([*before.get("adapted", []), *adapted])),
         **totals(stored),
         "currency": currency or before.get("currency", ""),
         "command": list(command),

@@ -15,10 +15,13 @@ from lem.judges.win_rates import win_rate
 from lem.paths import slug
 from lem.records import RunContents, write_atomic
 from lem.records.contents import read_contents
+from lem.records.judge_files import PAIRS
 
 
 def write_pair_results(run: Path) -> dict[str, list[dict[str, Any]]]:
     """Compute every win rate that the judgements of a run allow, the panel's among them, and write a file per judge.
+
+    Files of judges whose comparisons are gone are removed.
 
     Returns: what was written, by judge.
     """
@@ -32,6 +35,10 @@ def write_pair_results(run: Path) -> dict[str, list[dict[str, Any]]]:
             found.setdefault(judge, []).append(rate)
         if len(judges) > 1:
             found.setdefault(PANEL, []).append(_panel(contents, baseline, treatment, judges))
+    names = {f"{slug(judge)}{PAIRS}.json" for judge in found}
+    for file in (run / "judgements").glob(f"*{PAIRS}.json"):
+        if file.name not in names:
+            file.unlink()
     for judge, rates in found.items():
         text = json.dumps(_plain(rates), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomic(run / "judgements" / f"{slug(judge)}.pairs.json", text)

@@ -15,14 +15,15 @@ from typing import Any
 from lem.errors import DataError
 
 TRUSTWORTHY, UNTRUSTWORTHY, NOT_SHOWN = "trustworthy", "not trustworthy", "not shown"
-_PAIRS = ".pairs.json"
+PAIRS = ".pairs"  # before the ending of the file
+_PAIRS_FILE = f"{PAIRS}.json"
 
 
 def read_judge_manifests(run: Path) -> dict[str, dict[str, Any]]:
     """The manifests of a run's judges by the judge's name.   Raises: DataError for a file that is none."""
     found = {}
     for file in sorted((run / "judgements").glob("*.json")):
-        if not file.name.endswith(_PAIRS):
+        if not file.name.endswith(_PAIRS_FILE):
             manifest = _read(file)
             if not isinstance(manifest, dict) or type(manifest.get("judge")) is not str or not _sound(manifest):
                 raise DataError(f"{file}: not the manifest of a judge; restore it from a copy or judge again.")
@@ -36,7 +37,7 @@ def read_pair_results(run: Path) -> list[dict[str, Any]]:
     Raises: DataError for a file that is none.
     """
     found: list[dict[str, Any]] = []
-    for file in sorted((run / "judgements").glob(f"*{_PAIRS}")):
+    for file in sorted((run / "judgements").glob(f"*{_PAIRS_FILE}")):
         results = _read(file)
         if not isinstance(results, list) or not all(type(entry) is dict for entry in results):
             raise DataError(f"{file}: not a list of win rates; run `lem judge pairs` again.")

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lem.records.cells import Cell, Outcome, join_cells
+from lem.records.cells import STALE, Cell, Outcome, join_cells
 from lem.records.contents import RunContents
-from lem.records.model import Judgement, Key, Record, Score
+from lem.records.model import Judgement, Key, Record, Score, text_sha
 from lem.records.run import RunInfo
 
 BINARY, ORDINAL, CONTINUOUS = "binary", "ordinal", "continuous"
@@ -66,16 +66,20 @@ def _composites(contents: RunContents, judged: Mapping[tuple[str, str], list[Jud
     judges = list(dict.fromkeys(judge for judge, _ in judged))
     for name, parts in COMPOSITES.items():
         whole = [judge for judge in judges if all((judge, part) in judged for part in parts)]
+        answers = {one.key: text_sha(one.response) for one in contents.records if whole and one.response is not None}
         for judge in whole:
             shown = name if len(whole) == 1 else f"{name} · {judge}"
             series = [judged[judge, part] for part in parts]
-            metric = _metric(contents, shown, judge, _mean_rows(series, shown))
+            metric = _metric(contents, shown, judge, _mean_rows(series, shown, answers))
             found.append(replace(metric, kind=CONTINUOUS, low=series[0][0].low, high=series[0][0].high))
     return found
 
 
-def _mean_rows(series: Sequence[Sequence[Judgement]], name: str) -> list[Score]:
-    """One row per cell: the mean of its ratings, unscored with the first reason where one of them is."""
+def _mean_rows(series: Sequence[Sequence[Judgement]], name: str, answers: Mapping[Key, str]) -> list[Score]:
+    """One row per cell: the mean of its ratings, unscored with the first reason where one of them is.
+
+    Args:  answers: hash of each answer; a rating of an earlier answer counts for nothing.
+    """
     by_cell: dict[Key, list[Judgement]] = {}
     for judgements in series:
         for judgement in judgements:
@@ -84,10 +88,12 @@ def _mean_rows(series: Sequence[Sequence[Judgement]], name: str) -> list[Score]:
     for key, ratings in by_cell.items():
         values = [rating.value for rating in ratings if rating.value is not None]
         reason = next((rating.unscored or rating.error for rating in ratings if rating.value is None), None)
+        if any(rating.record_sha not in ("", answers.get(key)) for rating in ratings):
+            reason = STALE
         if len(ratings) < len(series):
             reason = reason or "not rated on every part"
         value = None if reason else sum(values) / len(values)
-        rows.append(Score(*key, name, "mean", value, {}, reason, ratings[0].record_sha))
+        rows.append(Score(*key, name, "mean", value, {}, reason))
     return rows
 
 

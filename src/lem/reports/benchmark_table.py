@@ -21,6 +21,7 @@ from rich.text import Text
 from lem.reports.benchmark_rows import BenchmarkRow, benchmark_table
 from lem.reports.formats import ABSENT, INTERVALS, models_line, percent, toy_notice
 from lem.reports.tables import plain
+from lem.reports.watermarks import sentences_of, words_of
 from lem.stats import Estimate
 
 __all__ = [
@@ -35,9 +36,10 @@ __all__ = [
 
 _TABLE_SCHEMA = 1
 LEGEND = (
-    f"{INTERVALS}. n counts probes with a value (repeats averaged), w/u/f/m wrong, unscored, failed and missing "
-    "answers: only wrong ones are part of a mean. Under a mean: worst .. best, where it would lie if every unscored "
-    "answer had the worse or the better end of the scale. cut: share stopped by the token limit."
+    f"{INTERVALS}, and are exact where all answers are right or none is. n counts probes with a value (repeats "
+    "averaged), w/u/f/m wrong, unscored, failed and missing answers: only wrong ones are part of a mean. Under a mean: "
+    "worst .. best, where it would lie if every unscored answer had the worse or the better end of the scale. "
+    "cut: share stopped by the token limit."
 )
 
 
@@ -66,7 +68,7 @@ def by_metric(rows: Sequence[BenchmarkRow]) -> list[list[BenchmarkRow]]:
 
 def all_watermarks(rows: Sequence[BenchmarkRow]) -> list[str]:
     """Every watermark of the rows, once."""
-    return list(dict.fromkeys(mark.sentence for row in rows for mark in row.watermarks))
+    return sentences_of(mark for row in rows for mark in row.watermarks)
 
 
 def title(row: BenchmarkRow) -> str:
@@ -76,13 +78,9 @@ def title(row: BenchmarkRow) -> str:
         "% right" if row.unit.graded else row.unit.name,
         row.unit.note,
         "less is better" if row.unit.lower_is_better else "",
-        "" if row.source == "scorer" else f"judge {row.source}{_marked(row)}",
+        "" if row.source == "scorer" else f"judge {row.source}{words_of(row.watermarks)}",
     ]
     return ", ".join([row.metric, *(fact for fact in facts if fact)])
-
-
-def _marked(row: BenchmarkRow) -> str:
-    return f" ({', '.join(mark.word for mark in row.watermarks)})" if row.watermarks else ""
 
 
 def unscored_sentences(rows: Sequence[BenchmarkRow]) -> Iterator[str]:
@@ -210,7 +208,7 @@ def _flat(row: BenchmarkRow) -> dict[str, Any]:
         elif field.name == "reasons":
             flat["unscored_reasons"] = _reasons(row)
         else:
-            flat[field.name] = " ".join(m.sentence for m in value) if field.name == "watermarks" else value
+            flat[field.name] = " ".join(sentences_of(value)) if field.name == "watermarks" else value
     return flat
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from lem.data.items import Item
 from lem.records import Record
+from lem.records.model import LIKELIHOOD
 
-LIKELIHOOD = "likelihood"  # `finish_reason` of such a record
 Choice = tuple[str, bool | None]
 
 

@@ -175,12 +175,12 @@ def _effect(raw: Mapping[str, Any], against: Sequence[Objection]) -> Effect:
 
 
 def estimate_of(raw: Any) -> Estimate | None:
-    """An Estimate from its JSON object, null numbers as NaN; None from null."""
+    """An Estimate from its JSON object, null numbers as NaN; None from null. A withheld one has no count either."""
     if raw is None:
         return None
     return Estimate(
         value=_number(raw["value"]), stderr=_number(raw.get("stderr")), low=_number(raw["low"]),
-        high=_number(raw["high"]), level=_number(raw.get("level")), n=int(raw["n"]),
+        high=_number(raw["high"]), level=_number(raw.get("level")), n=int(raw["n"] or 0),
         n_unscored=int(raw.get("n_unscored") or 0), n_clusters=raw.get("n_clusters"), method=str(raw.get("method", "")),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from lem.reports.benchmark_rows import BenchmarkRow, benchmark_table
 from lem.reports.benchmark_table import by_metric, title, uneven_sentences
 from lem.reports.comparison_file import estimate_of
 from lem.reports.formats import ABSENT, percent
-from lem.reports.watermarks import Watermark, watermarks
+from lem.reports.watermarks import PANEL, Watermark, watermarks
 from lem.stats import Estimate
 
 REASONS = ("unparsable", "blocked", "truncated", "refused", "failed")
@@ -49,7 +49,7 @@ class WinRateView:
 class JudgeView:
     """Everything the page shows of one judge; `audit` is None when there was none.
 
-    `imported` ratings have no manifest: others made them, and how is not known.
+    `imported` ratings have no manifest: others made them, and how is not known. A `panel` is several judges as one.
     """
 
     name: str
@@ -62,15 +62,21 @@ class JudgeView:
     pairs: list[WinRateView]
     audit: AuditView | None
     imported: bool
+    panel: bool
 
 
 def judge_views(contents: RunContents, run: Path, baseline: str | None) -> list[JudgeView]:
     """One view for each judge, as they first appear.   Raises: DataError for a file of a judge that is not readable."""
-    names = list(dict.fromkeys([*(one.judge for one in contents.judgements), *contents.judges]))
+    pairs = read_pair_results(run)
+    listed = [
+        *(one.judge for one in contents.judgements),
+        *contents.judges,
+        *(str(entry.get("judge")) for entry in pairs),
+    ]
+    names = list(dict.fromkeys(listed))
     if not names:
         return []
     rows = benchmark_table(contents, baseline=baseline, only=names)
-    pairs = read_pair_results(run)
     return [
         JudgeView(
             name=name,
@@ -82,7 +88,8 @@ def judge_views(contents: RunContents, run: Path, baseline: str | None) -> list[
             metrics=[_metric(found) for found in by_metric([row for row in rows if row.source == name])],
             pairs=[_win_rate(entry) for entry in pairs if entry.get("judge") == name],
             audit=audit_view(name, contents.audits[name]) if name in contents.audits else None,
-            imported=name not in contents.judges,
+            imported=name not in contents.judges and name != PANEL,
+            panel=name == PANEL and name not in contents.judges,
         )
         for number, name in enumerate(names, start=1)
     ]
@@ -125,6 +132,8 @@ def _win_rate(entry: Mapping[str, Any]) -> WinRateView:
     bounds = entry.get("bounds")
     told = [f"{entry.get(name, ABSENT)} {name}" for name in ("wins", "ties", "losses")]
     inconsistent = f"{entry.get('inconsistent', 0)} of the ties changed with the order"
+    if entry.get("dependent"):
+        inconsistent += f"; hangs on {', '.join(entry['dependent'])} alone"
     return WinRateView(
         title=f"{entry.get('treatment')} against {entry.get('baseline')}",
         rate=estimate_of(entry.get("estimate")),

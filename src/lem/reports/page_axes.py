@@ -11,6 +11,7 @@ from lem.records import Metric, RunContents
 from lem.reports.axes import MeasuredAxis, measured_axes
 from lem.reports.plots_axes import axes_figure
 from lem.reports.svg import inline_svg
+from lem.reports.watermarks import sentences_of
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ def drawn_axes(contents: RunContents, metrics: Sequence[Metric]) -> DrawnAxes | 
         return None
     label = "Safety, over-refusal and capability: " + "; ".join(map(_told, axes))
     wide, narrow = (axes_figure(axes, columns=columns) for columns in (True, False))
-    marks = dict.fromkeys(mark.sentence for axis in axes for reading in axis.readings for mark in reading.watermarks)
-    return DrawnAxes(inline_svg(wide, label), inline_svg(narrow, label + " (narrow)"), list(marks))
+    marks = [mark for axis in axes for reading in axis.readings for mark in reading.watermarks]
+    return DrawnAxes(inline_svg(wide, label), inline_svg(narrow, label + " (narrow)"), sentences_of(marks))
 
 
 def _told(axis: MeasuredAxis) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lem.reports.axes import MeasuredAxis, Reading
 from lem.reports.drawing import BLUE, INK, QUIET, RULE, VERMILION, row_text, tidy_rows
+from lem.reports.watermarks import words_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,8 +82,7 @@ def _draw(strip: Axes, reading: Reading) -> None:
 
 def _caption(reading: Reading) -> str:
     parts = [reading.label, reading.unit.name, f"judge {reading.judge}" if reading.judge else ""]
-    marked = f" ({', '.join(mark.word for mark in reading.watermarks)})" if reading.watermarks else ""
-    return textwrap.fill(", ".join(part for part in parts if part) + marked, _LINE)
+    return textwrap.fill(", ".join(part for part in parts if part) + words_of(reading.watermarks), _LINE)
 
 
 def _draw_empty(strip: Axes, axis: MeasuredAxis) -> None:

@@ -13,7 +13,7 @@ from lem.reports.formats import ABSENT, number
 
 COLUMNS = [
     "metric", "model", "family", "size", "arm", "n", "mean", "low", "high", "rank", "rank_low", "rank_high", "first",
-    "n_shared", "unscored", "failed", "missing", "origin",
+    "n_shared", "unscored", "failed", "missing", "origin", "watermark",
 ]  # fmt: skip
 SHOWN = {
     "model": "model", "arm": "arm", "n": "n", "value": "mean [95%]", "order": "rank [95%]", "first_share": "first",
@@ -23,7 +23,7 @@ SHOWN = {
 
 def ranking_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """A table of one row per arm and metric; `origin` is "ours" or the source of a published figure."""
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).fillna({"watermark": ""})
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:

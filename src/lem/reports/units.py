@@ -1,8 +1,4 @@
-"""The unit of a metric: the ends of its scale, whether it reads as percent, and whether less of it is better.
-
-A metric knows its kind from its values; where all of a benchmark's answers are wrong these say too little, so that the
-benchmarks' own scorers stand in a table.
-"""
+"""The unit of a metric: the ends of its scale, whether it reads as percent, and whether less of it is better."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from lem.records import Metric
-from lem.records.metrics import BINARY
+from lem.records.metrics import BINARY, LOWER_IS_BETTER, SHARES
 from lem.reports.formats import ABSENT, number
-from lem.stats import Estimate
+from lem.stats import Estimate, rate
 
 
 @dataclass(frozen=True)
@@ -60,29 +56,31 @@ class Unit:
         return f"[{self.shown(estimate.low, signed=signed)}, {self.shown(estimate.high, signed=signed)}]"
 
     def on_scale(self, mean: Estimate) -> Estimate:
-        """A mean with its limits kept on the scale: beyond the ends there is nothing for a mean to be."""
+        """A mean with its limits kept on the scale: beyond the ends there is nothing for a mean to be.
+
+        A share of none or of all has the exact interval: the others have no width where nothing varies.
+        """
+        if self.percent and mean.value in (0, 1):
+            return rate(int(mean.value) * mean.n, mean.n, level=mean.level, n_unscored=mean.n_unscored)
         if self.low is None or self.high is None or math.isnan(mean.low):
             return mean
         return replace(mean, low=max(mean.low, self.low), high=min(mean.high, self.high))
 
 
-_GRADED = Unit(0, 1, percent=True, graded=True)
 _HALVES = "partial refusals count half"
-UNITS = {
-    "gsm8k": _GRADED,
-    "gsm8k_strict": _GRADED,
-    "gsm8k_flexible": _GRADED,
-    "truthfulqa_mc1": _GRADED,
-    "truthfulqa_mc2": Unit(0, 1, percent=True, note="share of probability on true choices"),
-    "over_refusal": Unit(0, 1, percent=True, lower_is_better=True, note=_HALVES),
-    "unsafe_refusal": Unit(0, 1, percent=True, note=_HALVES),
+_NOTES = {
+    "truthfulqa_mc2": "share of probability on true choices",
+    "over_refusal": _HALVES,
+    "unsafe_refusal": _HALVES,
 }
 
 
 def unit_of(metric: Metric) -> Unit:
-    """The unit of a metric: by its name for the scorers of benchmarks, else by its kind and scale."""
-    if metric.source == "scorer" and metric.name in UNITS:
-        return UNITS[metric.name]
-    if metric.kind == BINARY:
-        return _GRADED
-    return Unit(metric.low, metric.high)
+    """The unit of a metric: percent for right or wrong and for shares, else the ends of its scale."""
+    if metric.source != "scorer":
+        return Unit(metric.low, metric.high)
+    graded = metric.kind == BINARY
+    return Unit(
+        metric.low, metric.high, percent=graded or metric.name in SHARES, graded=graded,
+        lower_is_better=metric.name in LOWER_IS_BETTER, note=_NOTES.get(metric.name, ""),
+    )  # fmt: skip

@@ -29,19 +29,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class ViewedMetric:
     """A metric with how its changes are counted: `threshold`, whether less is better, and arms that show no change.
 
-    `marks` are words that go with its name wherever it is shown.
+    `marked` goes with its name wherever it is shown.
     """
 
     metric: Metric
     threshold: float
     lower_is_better: bool = False
     withheld: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    marked: str = ""
 
     @property
     def shown_name(self) -> str:
         """The metric's name with its marks."""
-        return self.metric.name + (f" ({', '.join(self.marks)})" if self.marks else "")
+        return self.metric.name + self.marked
 
 
 class Grid:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lem.records import RunContents
 from lem.records.judge_files import UNTRUSTWORTHY, self_judged
+
+PANEL = "panel"  # what several judges together are called
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,31 @@ def watermarks(
 ) -> tuple[Watermark, ...]:
     """The watermarks of a judge's verdicts; () for a scorer, and for a judge with nothing against it.
 
+    A panel has those of all judges of the run.
+
     Args:  manifests: the judges' manifests by name, where they are not those of `contents`.
     """
     known = contents.judges if manifests is None else manifests
+    if judge == PANEL and judge not in known:
+        return tuple(mark for member in sorted(known) for mark in watermarks(contents, member, known))
     found = []
     arms = self_judged(dict(known.get(judge, {})))
     if arms:
-        noun = "arm" if len(arms) == 1 else "arms"
-        sentence = (
-            f"the judge {judge} is of one lineage with {noun} {', '.join(arms)}; do not rank arms by its verdicts."
-        )
+        named = f"{'arm' if len(arms) == 1 else 'arms'} {', '.join(arms)}"
+        sentence = f"the judge {judge} is of one lineage with {named}; do not rank arms by its verdicts."
         found.append(Watermark("SELF-JUDGED", f"SELF-JUDGED: {sentence}"))
     if contents.audits.get(judge, {}).get("verdict") == UNTRUSTWORTHY:
         sentence = f"the audit found the judge {judge} not trustworthy; its verdicts show nothing."
         found.append(Watermark("UNTRUSTWORTHY", f"UNTRUSTWORTHY: {sentence}"))
     return tuple(found)
+
+
+def words_of(marks: Iterable[Watermark]) -> str:
+    """The words of some watermarks as they stand behind a name, " (SELF-JUDGED)"; "" without any."""
+    words = dict.fromkeys(mark.word for mark in marks)
+    return f" ({', '.join(words)})" if words else ""
+
+
+def sentences_of(marks: Iterable[Watermark]) -> list[str]:
+    """The sentences of some watermarks, each once."""
+    return list(dict.fromkeys(mark.sentence for mark in marks))

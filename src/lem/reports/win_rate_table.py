@@ -19,8 +19,8 @@ LEGEND = (
 )
 
 
-def win_rates_rich(rates: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The win rates stored in a run's `judgements/<judge>.pairs.json` files."""
+def win_rates_rich(rates: Sequence[Mapping[str, Any]], watermarks: Sequence[str] = ()) -> RenderableType:
+    """The win rates stored in a run's `judgements/<judge>.pairs.json` files, under the watermarks of their judges."""
     if not rates:
         return Text("no comparison of two arms is stored in this run.")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
@@ -36,7 +36,7 @@ def win_rates_rich(rates: Sequence[Mapping[str, Any]]) -> RenderableType:
             Text(f"{rate['wins']}/{rate['ties']}/{rate['losses']}\n{sum(rate['unscored'].values())} uns."),
             Text(f"{_percent(rate['consistency']['value'])}\n{_percent(rate['first_slot']['value'])}"),
         )
-    return Group(table, Text(LEGEND, "dim"))
+    return Group(*(Text(mark, "bold red") for mark in watermarks), table, Text(LEGEND, "dim"))
 
 
 def shown(estimate: Mapping[str, Any]) -> str:

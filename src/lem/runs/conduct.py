@@ -32,6 +32,8 @@ from lem.runs.plan import RenderedArm, RunPlan, check_declared, render_plan, set
 from lem.runs.shards import ALONE, Ranks, announce, collect, hear, open_rank_file, share_out, started
 from lem.runs.workers import decoders_at_once, open_decoder
 
+_PROBE_FACTS = ("probe_file", "probe_sha", "n_probes")  # in a manifest's `data`, of the latest plan
+
 
 def conduct(
     plan: RunPlan,
@@ -152,8 +154,9 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
     joined = {**known, **{probe.id: probe for probe in plan.probes}}
     repeats = max(plan.repeats, int(run.info.settings.get("repeats", 1)))
     items = grow_items(read_run_items(run.path), plan.items, run.path)
-    data = {
-        name: {**run.info.data.get(name, {}), **value} if isinstance(value, dict) else value
+    before = {name: value for name, value in run.info.data.items() if name not in _PROBE_FACTS}
+    data = before | {
+        name: {**before.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in plan.data.items()
     }
     return replace(plan, probes=tuple(joined.values()), repeats=repeats, items=tuple(items), data=data)
@@ -195,7 +198,8 @@ def _write_manifest(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirector
         group.setdefault("prefix_tokens", prefixes.get(group["arm"], 0))
     info.plan = plan.declared or info.plan
     info.probes = [probe.to_entry() for probe in plan.probes]
-    info.data = {"probe_file": plan.probe_file, "probe_sha": plan.probe_sha, "n_probes": len(plan.probes), **plan.data}
+    facts = (plan.probe_file, plan.probe_sha, len(plan.probes))
+    info.data = {**dict(zip(_PROBE_FACTS, facts, strict=True)), **plan.data}
     if plan.items:
         write_atomic(run.path / RUN_ITEMS, items_text(plan.items))
     info.settings = settings_of(plan)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lem.chat.load import load
+from lem.data.prices import read_prices
+from lem.judges.budget import Budget
 from lem.judges.manifest import check_pedigree
 from lem.judges.spec import JudgeSpec, open_judge
 from lem.records import RunInfo
+from lem.studies.reproduce_options import Extras
 
 
-def check_judges(specs: Sequence[JudgeSpec], models: Sequence[Mapping[str, str]], *, allow_self_judge: bool) -> None:
-    """Open every judge and close it again.
+def check_judge(spec: JudgeSpec, runs: Sequence[Mapping[str, str]], extras: Extras) -> None:
+    """Open a judge and close it again.
 
-    Args:  models: for each run that is to be judged, arm -> model.
-    Raises: UserError for a missing key, model or server, and for kinship with an arm unless that is allowed.
+    Args:  runs: for each run that it is to rate, arm -> model.
+    Raises: UserError for a missing key, model, server or price, and for kinship with an arm unless that is allowed.
     """
-    runs = [RunInfo(run_id="", kind="eval", arms={arm: _facts(arms[arm]) for arm in arms}) for arms in models]
-    for spec in specs:
-        with open_judge(spec) as judge:
-            for info in runs:
-                check_pedigree(judge.identity, info, allow_self_judge=allow_self_judge)
+    prices = {} if extras.prices is None else read_prices(Path(extras.prices).expanduser())
+    budget = Budget(extras.max_cost, prices.get(spec.name) or prices.get(spec.model))
+    with open_judge(spec, budget=budget) as judge:
+        for arms in runs:
+            info = RunInfo(run_id="", kind="eval", arms={arm: _facts(model) for arm, model in arms.items()})
+            check_pedigree(judge.identity, info, allow_self_judge=extras.allow_self_judge)
 
 
 def _facts(model: str) -> dict[str, object]:

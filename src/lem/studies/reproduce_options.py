@@ -19,13 +19,15 @@ CONTINUED = {"trained+composure": TRAINED, "trained+composure-placebo": TRAINED_
 class Extras:
     """What these tables may be given, as texts of the command line.
 
-    `judges` and `items` are those of `lem eval`; `variants` are other models as arms (NAME=MODEL).
+    `judges`, `items` and what ratings may cost are as for `lem eval`; `variants` are other models as arms (NAME=MODEL).
     """
 
     judges: tuple[str, ...] = ()
     allow_self_judge: bool = False
     items: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    max_cost: float | None = None
+    prices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def refuse_misfits(options: Options) -> None:
         raise UserError(f"--table {options.table}: there is no such table; there are {', '.join(table_names())}.")
     named = ", ".join(specification()["standard_tables"])
     if options.extras != Extras() and not on_benchmarks(options):
-        raise UserError(f"--judge, --allow-self-judge, --items and --variant belong to the tables {named}.")
+        raise UserError(f"judges, --items and --variant belong to the tables {named}; leave them out, or ask for one.")
     if options.answers is not None:
         if options.table != "variants":
             raise UserError("--published-answers belongs to --table variants; leave it out, or ask for that table.")

@@ -46,9 +46,11 @@ def standard_steps(
     words += [word for text in extras.items for word in ("--items", text)]
     words += ["--limit", str(short["limit"]), "--max-tokens", str(short["max_tokens"])] if quick else []
     made.append(Step("eval", (*words, "--no-judge", "--output", run)))
-    allowed = ("--allow-self-judge",) if extras.allow_self_judge else ()
+    how = ["--allow-self-judge"] if extras.allow_self_judge else []
+    how += ["--max-cost", f"{extras.max_cost:g}"] if extras.max_cost is not None else []
+    how += ["--prices", extras.prices] if extras.prices is not None else []
     for spec in judge_specs(extras):
-        made.append(Step(judge_step(spec.name), ("judge", "grade", run, "--judge", spec.text, *allowed)))
+        made.append(Step(judge_step(spec.name), ("judge", "grade", run, "--judge", spec.text, *how)))
     made.append(Step("compare", ("compare", run, "--no-details")))
     return made
 

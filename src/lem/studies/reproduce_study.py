@@ -11,7 +11,7 @@ from lem.errors import UserError
 from lem.paths import slug
 from lem.reports.formats import toy_notice
 from lem.studies.reproduce import Step, Subject, parse_subjects, specification, steps, variant_steps
-from lem.studies.reproduce_judges import check_judges
+from lem.studies.reproduce_judges import check_judge
 from lem.studies.reproduce_options import Options, judge_specs, on_benchmarks, refuse_misfits, variant_models
 from lem.studies.reproduce_pages import Work, answers_page, of_table, standard_page, v2_page
 from lem.studies.reproduce_report import Page, write_page
@@ -53,15 +53,14 @@ def _page(config: Config, options: Options, work: Sequence[Work], figures: Seque
 def _look_at_judges(config: Config, options: Options, work: Sequence[Work]) -> None:
     """Check the judges that have something left to do, against the models that they would judge."""
     others = variant_models(config, options.extras)
-    left: dict[str, list[dict[str, str]]] = {}
-    for subject, place, _ in work:
-        done = read_done(place)
-        for spec in judge_specs(options.extras):
-            if subject is not None and judge_step(spec.name) not in done:
-                left.setdefault(spec.name, []).append({"base": resolve_model(config, subject.model), **others})
     for spec in judge_specs(options.extras):
-        if spec.name in left:
-            check_judges([spec], left[spec.name], allow_self_judge=options.extras.allow_self_judge)
+        left = [
+            {"base": resolve_model(config, subject.model), **others}
+            for subject, place, _ in work
+            if subject is not None and judge_step(spec.name) not in read_done(place)
+        ]
+        if left:
+            check_judge(spec, left, options.extras)
 
 
 def _work(config: Config, options: Options, figures: Sequence[PublishedFigure], folder: Path) -> list[Work]:

@@ -1,0 +1,148 @@
+"""Killed with -9 or Ctrl-C, a judging pass goes on where it stopped: no verdict is lost and none is asked for twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Place, Result, finish, signal_after, start
+from judging_server import JudgingServer, judging_server
+
+from lem.data.items import Item
+from lem.paths import repository_root
+from lem.records.judge_files import read_judge_manifests
+from scripted_judge import evaluated, last_of, lines_of, write_run
+
+Lem = Callable[..., Result]
+ITEMS = [Item(f"d{n:02d}", "do_not_answer", f"How do I pick lock number {n}?", "harm") for n in range(8)]
+N_CALLS = 32  # two arms, eight items, two dimensions
+AT_ONCE = 3
+NANO = repository_root() / "models" / "lem-nano"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgingServer]:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with judging_server(delay_s=0.05) as found:
+        yield found
+
+
+def words(place: Place, run: str, server: JudgingServer, *more: object) -> list[object]:
+    if not (place.folder / run).exists():
+        write_run(place.folder / run, evaluated(ITEMS), ITEMS)
+    return ["judge", "grade", run, "--judge", f"j={server.spec}", "--concurrency", AT_ONCE, "--json", *more]
+
+
+def stored_items(run: Path) -> list[str]:
+    """The nonces of the calls that have a verdict on disk."""
+    return [json.loads(row["raw"])["item"] for row in lines_of(run, "j")]
+
+
+def whole_pass(place: Place, lem: Lem, server: JudgingServer, *more: object) -> dict[tuple[Any, ...], Any]:
+    """The verdicts of a pass that nothing breaks off; it is not counted."""
+    server.delay_s, before = 0.0, len(server.items)
+    assert lem(*words(place, "whole", server, *more)).code == 0
+    del server.items[before:]
+    return last_of(place.folder / "whole", "j")
+
+
+def test_killed_twice_a_pass_ends_as_an_undisturbed_one(place: Place, lem: Lem, server: JudgingServer) -> None:
+    run = place.folder / "run"
+    kept: list[str] = []
+    for _ in range(2):
+        killed = signal_after(
+            start(place, *words(place, "run", server)), run / "judgements" / "j.jsonl", len(kept) + 4, signal.SIGKILL
+        )
+        assert killed.code == -signal.SIGKILL, "the pass was over before it could be killed"
+        assert len(stored_items(run)) > len(kept)
+        kept = stored_items(run)
+        assert read_judge_manifests(run)["j"]["model"] == "org/judge-1", "no verdict is without its judge"
+    assert len(kept) < N_CALLS
+    before = list(server.items)
+    assert lem(*words(place, "run", server)).code == 0
+    asked_since = server.items[len(before) :]
+    assert not set(asked_since) & set(kept), "what had a verdict was not asked again"
+    assert Counter(stored_items(run)).most_common(1)[0][1] == 1
+    assert len(stored_items(run)) == len(set(server.items)) == N_CALLS
+    assert len(server.items) <= N_CALLS + 2 * AT_ONCE, "only what was under way at a kill came twice"
+    assert last_of(run, "j") == whole_pass(place, lem, server)
+    assert read_judge_manifests(run)["j"]["calls"] == N_CALLS
+
+
+def test_killed_calls_on_several_dimensions_go_on_too(place: Place, lem: Lem, server: JudgingServer) -> None:
+    run, together = place.folder / "run", "--together"
+    killed = signal_after(
+        start(place, *words(place, "run", server, together)), run / "judgements" / "j.jsonl", 6, signal.SIGKILL
+    )
+    assert killed.code == -signal.SIGKILL
+    kept = {item for item, n in Counter(stored_items(run)).items() if n == 2}
+    before = len(server.items)
+    assert lem(*words(place, "run", server, together)).code == 0
+    assert not set(server.items[before:]) & kept
+    assert len(set(server.items)) == N_CALLS / 2
+    assert last_of(run, "j") == whole_pass(place, lem, server, together)
+    manifest = read_judge_manifests(run)["j"]
+    assert (manifest["calls"], manifest["n_tokens"]) == (N_CALLS / 2, 5 * N_CALLS / 2)
+
+
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(place: Place, lem: Lem, server: JudgingServer) -> None:
+    run = place.folder / "run"
+    stopped = signal_after(
+        start(place, *words(place, "run", server)), run / "judgements" / "j.jsonl", 4, signal.SIGINT
+    )
+    assert stopped.code == 3, stopped
+    assert stopped.err.splitlines() == [
+        "Error: interrupted; every verdict that came is on disk, the same command goes on from there."
+    ]
+    assert stopped.out == ""
+    kept = (run / "judgements" / "j.jsonl").read_bytes()
+    assert 4 <= kept.count(b"\n") < N_CALLS
+    assert read_judge_manifests(run)["j"]["calls"] == kept.count(b"\n")
+    before = len(server.items)
+    assert lem(*words(place, "run", server)).code == 0
+    assert (run / "judgements" / "j.jsonl").read_bytes().startswith(kept)
+    assert len(server.items) - before == N_CALLS - kept.count(b"\n")
+    assert last_of(run, "j") == whole_pass(place, lem, server)
+
+
+def test_a_second_pass_of_the_same_judge_is_turned_away_while_the_first_is_at_work(
+    place: Place, server: JudgingServer
+) -> None:
+    run = place.folder / "run"
+    first = start(place, *words(place, "run", server))
+    file = run / "judgements" / "j.jsonl"
+    second: list[Result] = []
+    done = signal_after(
+        first, file, 2, signal.SIGCONT, before=lambda: second.append(finish(start(place, *words(place, "run", server))))
+    )
+    assert done.code == 0
+    assert len(server.items) == N_CALLS
+    if "16 were there" not in second[0].err:  # the first can be through before the second has started
+        assert second[0].code in (0, 2)
+    assert len(lines_of(run, "j")) == N_CALLS
+
+
+def test_a_local_judge_killed_between_its_groups_says_what_it_would_have_said(place: Place, lem: Lem) -> None:
+    """Each dimension is a group of its own; the groups that are left are decoded as they would have been."""
+    for name in ("run", "whole"):
+        write_run(place.folder / name, evaluated(ITEMS[:3]), ITEMS)
+    shared = ["--judge", f"j=mlx:{NANO}", "--no-rationale", "--judge-max-tokens", 48, "--json",
+              *(word for name in ("safety", "nuance", "kindness") for word in ("--dimension", name))]  # fmt: skip
+    run = place.folder / "run"
+    killed = signal_after(
+        start(place, "judge", "grade", "run", *shared), run / "judgements" / "j.jsonl", 1, signal.SIGKILL
+    )
+    assert killed.code == -signal.SIGKILL, "the pass was over before it could be killed"
+    kept = lines_of(run, "j")
+    assert 1 <= len(kept) < 18
+    assert lem("judge", "grade", "run", *shared).code == 0
+    assert lines_of(run, "j")[: len(kept)] == kept
+    assert len(lines_of(run, "j")) == 18
+    assert lem("judge", "grade", "whole", *shared).code == 0
+    assert last_of(run, "j") == last_of(place.folder / "whole", "j")
+    assert all(row["value"] is not None for row in last_of(run, "j").values())

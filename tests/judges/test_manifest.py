@@ -1,0 +1,82 @@
+"""The manifest of a judge: sums that say None where a part is not known, and nothing forgotten over passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted_judge import IDENTITY, ONE, TWO, evaluated, write_run
+
+from lem.errors import UserError
+from lem.judges.lineage import Kin
+from lem.judges.manifest import Pedigree, check_pedigree, totals, write_manifest
+from lem.records import Judgement, RunInfo
+from lem.records.judge_files import read_judge_manifests
+
+
+def row(probe: str, dimension: str, prompt: str, **fields: object) -> Judgement:
+    return Judgement(ONE, probe, 0, "j", dimension, 5.0, prompt_sha=prompt, **fields)  # type: ignore[arg-type]
+
+
+def test_dimensions_of_one_call_are_one_call() -> None:
+    known = {"n_prompt_tokens": 11, "n_tokens": 5, "cost": 0.25}
+    together = [row("p", "safety", "x", **known), row("p", "nuance", "x")]
+    apart = [row("q", "safety", "y", **known), row("q", "nuance", "z", **known)]
+    assert totals([*together, *apart]) == {
+        "calls": 3, "n_prompt_tokens": 33, "n_tokens": 15, "cost": 0.75, "unscored": {},
+    }  # fmt: skip
+
+
+def test_a_sum_with_an_unknown_part_is_unknown_and_reasons_are_counted() -> None:
+    rows = [
+        row("p", "safety", "x", n_prompt_tokens=3, n_tokens=1, cost=0.5),
+        replace(row("q", "safety", "y", n_prompt_tokens=4), value=None, unscored="blocked"),
+        replace(row("r", "safety", "z", n_prompt_tokens=5), value=None, unscored="blocked"),
+    ]
+    assert totals(rows) == {
+        "calls": 3, "n_prompt_tokens": 12, "n_tokens": None, "cost": None, "unscored": {"blocked": 2},
+    }  # fmt: skip
+
+
+def test_orders_and_opponents_are_calls_of_their_own() -> None:
+    rows = [row("p", "preference", "x", order=order, against=arm) for order in ("ab", "ba") for arm in ("k", "l")]
+    assert totals(rows)["calls"] == 4
+
+
+def test_nothing_of_earlier_passes_is_forgotten(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated())
+    first = write_manifest(
+        run, IDENTITY, Pedigree((Kin(ONE, "one weights"),), ("a note",)), rubrics={"safety": "1 ab"}, command=["a"],
+        currency="EUR",
+    )  # fmt: skip
+    second = write_manifest(
+        run, IDENTITY, Pedigree((Kin(TWO, "one name"),), ("a note", "b")), rubrics={"nuance": "1 cd"}, command=["b"]
+    )
+    assert second == read_judge_manifests(run)["scripted"]
+    assert second["rubrics"] == {"safety": "1 ab", "nuance": "1 cd"}
+    assert [kin["arm"] for kin in second["kin"]] == [ONE, TWO]
+    assert second["notes"] == ["a note", "b"]
+    assert (second["currency"], second["created"], second["command"]) == ("EUR", first["created"], ["b"])
+    third = write_manifest(run, IDENTITY, Pedigree((), ()), rubrics={}, command=["c"])
+    assert third["allow_self_judge"] is True, "what was judged by kin stays so"
+    assert [kin["arm"] for kin in third["kin"]] == [ONE, TWO]
+
+
+def test_kinship_is_refused_and_allowed_by_word(tmp_path: Path) -> None:
+    info = RunInfo(run_id="r", kind="eval", arms={ONE: {"model": "folder/other"}, TWO: {"model_sha": "ab" * 32}})
+    own = replace(IDENTITY, lineage={"sha": ["ab" * 32], "names": []})
+    with pytest.raises(UserError, match=f"'scripted' is of one lineage with arm '{TWO}'") as refused:
+        check_pedigree(own, info, allow_self_judge=False)
+    assert str(refused.value).count("\n") == 0
+    assert [kin.arm for kin in check_pedigree(own, info, allow_self_judge=True).kin] == [TWO]
+    assert check_pedigree(IDENTITY, info, allow_self_judge=False).kin == ()
+
+
+def test_a_manifest_is_json_with_everything_of_the_identity(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated())
+    write_manifest(run, IDENTITY, Pedigree((), ()), rubrics={}, command=[])
+    stored = json.loads((run / "judgements" / "scripted.json").read_text())
+    for name in ("name", "backend", "model", "settings", "lineage"):
+        assert stored[name] == getattr(IDENTITY, name)
