@@ -93,7 +93,7 @@ def mlx_lm_evaluate(chat: ChatModel, requests: Sequence[Request]) -> Values:
             if len(choice) > 1:
                 scores, _, rest = peer._score_fn(mx.array(choice)[None, :], cache=copy.deepcopy(cache))
                 values[-1] += mx.sum(scores).item()
-                greedy &= mx.all(rest).item()
+                greedy = greedy and bool(mx.all(rest).item())
         found.append(values)
     return found
 

@@ -21,7 +21,7 @@ from lem.studies.paper import build
 def main() -> int:
     """Build the paper of this checkout, and say what was written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--standard", type=Path, metavar="FOLDER", help="analyse the published contrasts again")
+    parser.add_argument("--standard", type=Path, metavar="FOLDER", help="analyse the published answers again")
     parser.add_argument("--demo", type=Path, metavar="RUN", help="take the figures of the demonstration from this run")
     parser.add_argument("--simulation", type=Path, metavar="FILE", help="take the simulated figures from this output")
     given = parser.parse_args()

@@ -18,12 +18,14 @@ from lem.interop import read_answers_file
 from lem.studies.paper import build, render
 from lem.studies.paper_data import as_text, rounded, simulation
 from lem.studies.paper_demo import demonstration
+from lem.studies.paper_extraction import extraction
 from lem.studies.paper_reanalysis import reanalyse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "paper"
 DATA = {path.stem: json.loads(path.read_text()) for path in (PAPER / "data").glob("*.json")}
 CONTRASTS = DATA["reanalysis"]["contrasts"]
+SUMS = DATA["gsm8k_extraction"]
 NUMBER_WORDS = {
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
     *("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million"),
@@ -172,6 +174,62 @@ def test_the_claims_of_the_prose_hold_in_the_data() -> None:
     assert all(row["published"].startswith("+") and row["items"] > 50 for row in safety)
     assert all(1.8 < row["as_one_of_all"] / row["alone"] < 2.2 for row in DATA["reanalysis"]["planning"])
     assert DATA["demo"]["held_out_loss"]["change"]["high"] < 0
+    assert SUMS["n_reproduced"] == SUMS["n_answers"]
+    trained = next(c for c in SUMS["contrasts"] if c["treatment"] == "lem_ethics")
+    assert trained["published"]["difference"]["value"] < trained["flexible"]["difference"]["value"] < 0
+    for one in (trained["published"]["difference"], trained["flexible"]["difference"]):
+        assert one["low"] < -0.1 < 0 < one["high"]
+    assert trained["shift"]["low"] < 0 < trained["shift"]["high"]
+
+
+# right answers of 50, as docs/BENCHMARKS.md has them
+RIGHT = {  # published, strict, flexible
+    "instruction_tuned": (17, 0, 19), "abliterated": (14, 1, 17), "lem_ethics": (13, 0, 18),
+    "lem_ethics_allen": (14, 0, 17), "base_pt": (1, 0, 1),
+}  # fmt: skip
+
+
+def test_sums_read_again_are_as_known_with_exact_intervals() -> None:
+    assert list(SUMS["arms"]) == list(RIGHT)
+    for arm, counts in RIGHT.items():
+        for rule, right in zip(("published", "strict", "flexible"), counts, strict=True):
+            found = SUMS["arms"][arm][rule]
+            verdicts = list(found["verdicts"].values())
+            assert (found["right"], sum(verdicts), len(verdicts)) == (right, right, 50)
+            assert found["share"]["value"] == right / 50
+            low = stats.beta.ppf(0.025, right, 51 - right) if right else 0.0
+            assert found["share"]["low"] == pytest.approx(low, rel=1e-4)
+            assert found["share"]["high"] == pytest.approx(stats.beta.ppf(0.975, right + 1, 50 - right), rel=1e-4)
+    pairs = [
+        (arm["published"]["verdicts"][item], verdict)
+        for arm in SUMS["arms"].values()
+        for item, verdict in arm["flexible"]["verdicts"].items()
+    ]
+    assert (pairs.count((0, 1)), pairs.count((1, 0))) == (SUMS["n_gained"], SUMS["n_lost"]) == (13, 0)
+
+
+@pytest.mark.parametrize("row", SUMS["contrasts"], ids=lambda c: str(c["treatment"]))
+def test_every_contrast_of_sums_follows_from_the_stored_verdicts(row: dict[str, Any]) -> None:
+    changes = {}
+    for rule in ("published", "flexible"):
+        treated, base = (SUMS["arms"][row[side]][rule]["verdicts"] for side in ("treatment", "baseline"))
+        d = changes[rule] = np.array([treated[item] - base[item] for item in base], dtype=float)
+        better, worse = int((d > 0).sum()), int((d < 0).sum())
+        assert (row[rule]["gained"], row[rule]["lost"]) == (better, worse)
+        assert row[rule]["p"] == pytest.approx(stats.binomtest(better, better + worse, 0.5).pvalue, rel=1e-5)
+        spans_student(row[rule]["difference"], d)
+    spans_student(row["shift"], changes["flexible"] - changes["published"])
+    published, again = row["published"]["difference"], contrast("gsm8k", row["treatment"])
+    assert published == again["difference"]
+    assert row["published"]["p"] == again["p_items"]
+
+
+def spans_student(found: dict[str, Any], d: "np.ndarray[Any, Any]") -> None:
+    """The mean, and an interval no narrower than Student's."""
+    assert found["value"] == pytest.approx(d.mean(), abs=1e-6)
+    half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
+    assert found["low"] <= d.mean() - half + 1e-6
+    assert found["high"] >= d.mean() + half - 1e-6
 
 
 def test_planned_items_have_the_power_and_one_fewer_has_not() -> None:
@@ -197,6 +255,68 @@ def test_parity_the_reanalysis_is_what_the_published_files_give(reference: Path)
     fresh = reanalyse(reference / "lem-standard", read_published(ROOT / "benchmarks" / "published"))
     fresh = json.loads(as_text(fresh))
     close(fresh, DATA["reanalysis"], "reanalysis")
+
+
+def test_parity_the_sums_read_again_are_what_the_published_files_give(reference: Path) -> None:
+    fresh = as_text(extraction(reference / "lem-standard"))
+    assert fresh == as_text(extraction(reference / "lem-standard"))
+    close(json.loads(fresh), SUMS, "gsm8k_extraction")
+
+
+ANSWERS = {"G1": "24", "G2": "8", "G3": "29", "G4": "7"}
+RESPONSES = {  # in the order of the items; behind it what is right as published, by the strict and by the flexible rule
+    "instruction_tuned": (("so 24", "#### 8", "first 5, then $29.00", "none"), "1100", "0100", "1110"),
+    "abliterated": (("none", "none", "none", "I get 7, then $9"), "0001", "0000", "0000"),
+    "lem_ethics": (("#### 24", "it is 9", "so 29", r"\boxed{7}"), "1010", "1000", "1011"),
+    "lem_ethics_allen": (("####.\nIt is 24", "#### $8", "", "none"), "0000", "0100", "1100"),
+}
+
+
+def small_folder(folder: Path) -> Path:
+    (folder / "results").mkdir(parents=True)
+    head = {"benchmark": "gsm8k"}
+    items = [{"id": i, **head, "question": f"Why {i}?", "correct_answer": a} for i, a in ANSWERS.items()]
+    (folder / "gsm8k.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    verdicts = {}
+    for arm, (texts, published, *_) in RESPONSES.items():
+        rows = [
+            {"id": i, **head, "model": arm, "prompt": f"Why {i}?", "response": text, "elapsed_seconds": 1}
+            for i, text in zip(ANSWERS, texts, strict=True)
+        ]
+        (folder / "results" / f"gsm8k_{arm}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        verdicts[arm] = {i: {"correct": v == "1"} for i, v in zip(ANSWERS, published, strict=True)}
+    (folder / "standard_scores.json").write_text(json.dumps({"scores": {"gsm8k": verdicts}}))
+    return folder
+
+
+def test_answers_are_read_by_three_rules_side_by_side(tmp_path: Path) -> None:
+    found = extraction(small_folder(tmp_path / "small"))
+    for arm, (_, *expected) in RESPONSES.items():
+        for rule, verdicts in zip(("published", "strict", "flexible"), expected, strict=True):
+            got = found["arms"][arm][rule]["verdicts"]
+            assert "".join(str(got[item]) for item in ANSWERS) == verdicts, (arm, rule)
+    assert (found["n_answers"], found["n_reproduced"], found["n_gained"], found["n_lost"]) == (16, 16, 4, 1)
+    assert (found["n_marked"], found["n_numbered"]) == (4, 3)
+    trained = next(c for c in found["contrasts"] if c["treatment"] == "lem_ethics")
+    assert (trained["published"]["gained"], trained["published"]["lost"]) == (1, 1)
+    assert trained["shift"]["value"] == 0.0
+
+
+def test_published_answers_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    folder = small_folder(tmp_path / "verdict")
+    scores = json.loads((folder / "standard_scores.json").read_text())
+    del scores["scores"]["gsm8k"]["lem_ethics"]["G2"]
+    (folder / "standard_scores.json").write_text(json.dumps(scores))
+    with pytest.raises(DataError, match="3 of 4 gsm8k items have a verdict by the published rule for 'lem_ethics'"):
+        extraction(folder)
+    folder = small_folder(tmp_path / "item")
+    lines = (folder / "gsm8k.jsonl").read_text().splitlines(keepends=True)
+    (folder / "gsm8k.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(DataError, match="1 answered items are not in it"):
+        extraction(folder)
+    (folder / "gsm8k.jsonl").unlink()
+    with pytest.raises(UserError, match="no such item file"):
+        extraction(folder)
 
 
 def close(found: Any, stored: Any, where: str) -> None:

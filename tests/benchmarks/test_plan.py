@@ -43,7 +43,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("plan") / "tiny-llama", "llama")
 
 
-def a_plan(model: Path, items: Mapping[str, Sequence[Item]] = ITEMS, max_tokens: int | None = 4, **rest: Any) -> RunPlan:
+def a_plan(
+    model: Path, items: Mapping[str, Sequence[Item]] = ITEMS, max_tokens: int | None = 4, **rest: Any
+) -> RunPlan:
     sources = {task: {"source": "ours", "path": f"{task}.jsonl"} for task in items}
     settings = GenerationSettings(max_tokens or MAX_TOKENS, 0.9)
     return benchmark_plan(
@@ -59,12 +61,24 @@ def only(*tasks: str) -> dict[str, list[Item]]:
 def test_an_unknown_task_is_a_sentence_with_the_known() -> None:
     with pytest.raises(UserError) as refused:
         check_tasks(["gsm8k", "mmlu"])
-    for word in ("'mmlu'", "gsm8k", "truthfulqa", "truthfulqa_mc", "do_not_answer", "toxigen", "ethics", "over_refusal"):
+    for word in (
+        "'mmlu'",
+        "gsm8k",
+        "truthfulqa",
+        "truthfulqa_mc",
+        "do_not_answer",
+        "toxigen",
+        "ethics",
+        "over_refusal",
+    ):
         assert word in str(refused.value)
     with pytest.raises(UserError, match="no task was named"):
         check_tasks([])
     assert check_tasks(["toxigen", "gsm8k", "toxigen"]) == ["toxigen", "gsm8k"]
-    assert judged_tasks(["gsm8k", "toxigen", "truthfulqa_mc", "truthfulqa", "over_refusal"]) == ["toxigen", "truthfulqa"]
+    assert judged_tasks(["gsm8k", "toxigen", "truthfulqa_mc", "truthfulqa", "over_refusal"]) == [
+        "toxigen",
+        "truthfulqa",
+    ]
 
 
 def test_every_item_has_the_limit_of_its_benchmark_unless_one_is_given(model: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server on this machine that judges as OpenAI's chat completions do: whole verdicts, except where a script spoils one."""
+"""A server on this machine that judges like OpenAI's chat completions: whole verdicts, unless a script spoils one."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from judging_server import JudgingServer, judging_server
 from lem.chat.load import load
 from lem.paths import repository_root
 from lem.records.judge_files import read_judge_manifests
+from lem.records.store import lock_file
 from scripted_judge import ITEMS, ONE, TWO, evaluated, last_of, write_run
 from small_plan import bytes_of
 
@@ -67,7 +68,8 @@ def test_together_is_one_call_an_answer(lem: Lem, server: JudgingServer, run: Pa
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [("unparsable", "unparsable"), ("blocked", "blocked"), ("truncated", "truncated"), ("refused", "refused"),
-     ("failed", "failed: HTTP 400: not this one"), ("timed out", "failed: no reply within 0.5 s (1 attempts)")],
+     ("failed", "failed: HTTP 400: Error code: 400 - not this one"),
+     ("timed out", "failed: no reply within 0.5 s (1 attempts)")],
 )  # fmt: skip
 def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     lem: Lem, server: JudgingServer, run: Path, kind: str, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -144,6 +146,14 @@ def test_another_way_of_asking_under_one_name_is_refused_and_changes_nothing(
     before, asked = bytes_of(run), len(server.items)
     for more in (["--no-rationale"], ["--together"], ["--judge-max-tokens", 64]):
         assert_sentence(grade(lem, server, run, *more), "another model, rubric, prompt or setting", "--judge NAME=")
+    assert (bytes_of(run), len(server.items)) == (before, asked)
+
+
+def test_a_judge_at_work_is_not_disturbed(lem: Lem, server: JudgingServer, run: Path) -> None:
+    assert grade(lem, server, run, "--dimension", "safety").code == 0
+    before, asked = bytes_of(run), len(server.items)
+    with lock_file(run / "judgements" / f"{NAMED}.lock"):
+        assert_sentence(grade(lem, server, run), "in use by another process")
     assert (bytes_of(run), len(server.items)) == (before, asked)
 
 
@@ -225,7 +235,7 @@ def test_a_judge_that_prefers_the_first_slot_makes_ties(lem: Lem, server: Judgin
     values = {(row["probe_id"], row["order"]): row["value"] for row in last_of(run, NAMED).values()}
     assert values == {(item.id, order): {"ab": 1.0, "ba": 0.0}[order] for item in ITEMS for order in ("ab", "ba")}
     assert {(row["arm"], row["against"]) for row in last_of(run, NAMED).values()} == {(TWO, ONE)}
-    [rate] = json.loads(done.out)
+    [rate] = json.loads(done.out)["win_rates"]
     assert (rate["estimate"]["value"], rate["consistency"]["value"]) == (0.5, 0.0)
 
 
@@ -238,26 +248,25 @@ def test_a_judge_that_prefers_one_arm_finds_it_in_both_slots_and_is_resumed(
         return {"verdict": "A" if prompt.index("the 1. of them") < prompt.index("the 0. of them") else "B"}
 
     server.say = say
-    [rate] = json.loads(pairs(lem, server, run).out)
+    [rate] = json.loads(pairs(lem, server, run).out)["win_rates"]
     assert (rate["estimate"]["value"], rate["consistency"]["value"]) == (1.0, 1.0)
     assert {row["value"] for row in last_of(run, NAMED).values()} == {1.0}
     asked = len(server.items)
     again = pairs(lem, server, run)
-    assert (again.code, json.loads(again.out), len(server.items)) == (0, [rate], asked)
+    assert (again.code, json.loads(again.out)["win_rates"], len(server.items)) == (0, [rate], asked)
     assert_sentence(pairs(lem, server, run, "--baseline", TWO), f"both name '{TWO}'")
     assert_sentence(pairs(lem, server, run, "--treatment", "nobody"), "has no arm 'nobody'", ONE)
 
 
-def test_a_judge_of_the_run_s_own_weights_is_refused_and_else_marked_everywhere(
-    lem: Lem, place: Place
-) -> None:
+def test_a_judge_of_the_run_s_own_weights_is_refused_and_else_marked_everywhere(lem: Lem, place: Place) -> None:
     model = repository_root() / "models" / "lem-nano"
-    contents = evaluated(ITEMS[1:2])
+    items = [*ITEMS[1:3]]
+    contents = evaluated(items)
     sha = load(str(model), weights=False).model_sha
     arms = {arm: {"model": str(model), "model_sha": sha} for arm in contents.info.arms}
-    run = write_run(place.folder / "own", replace(contents, info=replace(contents.info, arms=arms)), ITEMS[1:2])
-    words = ("judge", "grade", run, "--judge", f"own=mlx:{model}", "--dimension", "safety", "--dimension", "nuance",
-             "--no-rationale", "--judge-method", "labels")  # fmt: skip
+    run = write_run(place.folder / "own", replace(contents, info=replace(contents.info, arms=arms)), items)
+    words = ("judge", "grade", run, "--judge", f"own=mlx:{model}", "--dimension", "safety", "--no-rationale",
+             "--judge-method", "labels")  # fmt: skip
     before = bytes_of(run)
     assert_sentence(lem(*words), f"'own' is of one lineage with arm '{ONE}'", "--allow-self-judge")
     assert bytes_of(run) == before

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from known_judges import (
     Dice,
     FirstSlot,
@@ -19,7 +20,6 @@ from known_judges import (
     known_run,
     material,
 )
-
 from lem.errors import DataError, UserError
 from lem.judges.audit import audit_file, read_audit, read_summaries
 from lem.judges.audit_plan import AuditSettings, plan_audit
@@ -253,3 +253,36 @@ def test_one_arm_has_no_real_pairs(tmp_path: Path) -> None:
     audit = audit_run(run, KnownJudge(), SETTINGS)
     assert any("no real pairs" in note for note in audit.notes)
     assert "pair: swap" not in {one.measure.name for one in audit.checks}
+
+
+def test_an_audit_of_another_judge_than_the_one_that_judged_says_so(run: Path) -> None:
+    manifest = {"judge": "fair", "backend": "test", "model": "known", "settings": {}}
+    path = run / "judgements" / "fair.json"
+    path.write_text(json.dumps(manifest))
+    settings = AuditSettings(5, instruments=("pair",))
+    assert not any("another model" in note for note in audit_run(run, KnownJudge(), settings).notes)
+    path.write_text(json.dumps({**manifest, "settings": {"temperature": 1}}))
+    assert any("another model or other settings" in note for note in audit_run(run, KnownJudge(), settings).notes)
+
+
+@pytest.mark.parametrize("benchmark", ["truthfulqa", "do_not_answer", "toxigen", "ethics"])
+def test_every_judged_benchmark_alone_can_show_a_judge_trustworthy(tmp_path: Path, benchmark: str) -> None:
+    run = known_folder(tmp_path / "run", benchmark=benchmark)
+    audit = audit_run(run, KnownJudge(), AuditSettings(20, instruments=("rating",), asking=Asking(together=True)))
+    assert audit.verdict is Trust.TRUSTWORTHY, audit.sentence
+
+
+class Slips(KnownJudge):
+    """Takes the worse of two reference answers for the better one, twice."""
+
+    def prefer(self, question: str, first: str, second: str) -> str:
+        verdict = super().prefer(question, first, second)
+        slips = question.startswith(("Why does pasta", "Can I mix"))
+        return {"A": "B", "B": "A"}.get(verdict, verdict) if slips else verdict
+
+
+def test_more_answers_are_not_advised_where_they_would_not_help(run: Path) -> None:
+    audit = audit_run(run, Slips(), AuditSettings(20, instruments=("pair",)))
+    assert audit.verdict is Trust.NOT_SHOWN
+    assert "pair: better" in audit.sentence
+    assert "--n" not in audit.sentence

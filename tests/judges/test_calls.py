@@ -7,7 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from scripted_judge import IDENTITY, ITEMS, ONE, TWO, evaluated
 
 from lem.data.items import Item
 from lem.errors import UserError
@@ -15,6 +14,7 @@ from lem.judges.calls import Asking, PlannedCall, pair_calls, prompt_sha, rating
 from lem.judges.protocol import JudgeIdentity
 from lem.judges.rubrics import Rubric, read_rubric
 from lem.records import Record, RunContents
+from scripted_judge import IDENTITY, ITEMS, ONE, TWO, evaluated
 
 ETHICS = ("sovereignty", "ethical_depth", "creative_expression", "self_concept")
 JUDGED = {"t1": ("truthfulness", "informativeness"), "d1": ("safety", "nuance"), "e1": ETHICS}

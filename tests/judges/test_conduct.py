@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lem.errors import ResumeMismatch, UserError
+from lem.judges.calls import Asking
+from lem.judges.conduct import Pass, judge_pairs, judge_ratings
+from lem.judges.protocol import Call, Ending, Reply
+from lem.records.judge_files import read_judge_manifests
 from scripted_judge import (
     IDENTITY,
     ITEMS,
@@ -22,12 +28,6 @@ from scripted_judge import (
     named,
     write_run,
 )
-
-from lem.errors import ResumeMismatch, UserError
-from lem.judges.calls import Asking
-from lem.judges.conduct import Pass, judge_pairs, judge_ratings
-from lem.judges.protocol import Call, Ending, Reply
-from lem.records.judge_files import read_judge_manifests
 from small_plan import bytes_of
 
 

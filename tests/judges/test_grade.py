@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lem.errors import ResumeMismatch, UserError
+from lem.judges.calls import Asking, PlannedCall, pair_calls
+from lem.judges.grade import PAIR_VALUES, grade
+from lem.judges.protocol import Call, Ending, Reply
+from lem.records import metrics_of
+from lem.records.cells import Outcome
+from lem.records.contents import read_contents
+from lem.records.store import lock_file
 from scripted_judge import (
     IDENTITY,
     ONE,
@@ -23,15 +32,6 @@ from scripted_judge import (
     verdict_of,
     write_run,
 )
-
-from lem.errors import ResumeMismatch, UserError
-from lem.judges.calls import Asking, PlannedCall, pair_calls
-from lem.judges.grade import PAIR_VALUES, grade
-from lem.judges.protocol import Call, Ending, Reply
-from lem.records import metrics_of
-from lem.records.cells import Outcome
-from lem.records.contents import read_contents
-from lem.records.store import lock_file
 from small_plan import bytes_of
 
 
@@ -116,9 +116,10 @@ def test_errors_are_asked_again_and_what_is_unscored_is_not(run: Path) -> None:
     assert judge.asked == [planned[len(kinds) - 1].call.id]
     assert (again.reused, again.asked, again.failed, again.missing) == (len(planned) - 1, 1, 0, 0)
     assert len(lines_of(run)) == len(planned) + 1
-    assert last_of(run)[(*planned[len(kinds) - 1].key, "scripted", *planned[len(kinds) - 1].dimensions, "", "")][
-        "error"
-    ] is None
+    assert (
+        last_of(run)[(*planned[len(kinds) - 1].key, "scripted", *planned[len(kinds) - 1].dimensions, "", "")]["error"]
+        is None
+    )
     silent = ScriptedJudge()
     assert (grade(run, silent, planned).reused, silent.asked) == (len(planned), [])
 

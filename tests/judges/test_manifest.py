@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted_judge import IDENTITY, ONE, TWO, evaluated, write_run
 
 from lem.errors import UserError
 from lem.judges.lineage import Kin
 from lem.judges.manifest import Pedigree, check_pedigree, totals, write_manifest
 from lem.records import Judgement, RunInfo
 from lem.records.judge_files import read_judge_manifests
+from scripted_judge import IDENTITY, ONE, TWO, evaluated, write_run
 
 
 def row(probe: str, dimension: str, prompt: str, **fields: object) -> Judgement:

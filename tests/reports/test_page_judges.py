@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 from browser_page import Opened, contrast
 from page_tools import Elements, index_of, parts_of
-from small_evaluation import CHOICES, KIND, STRICT, SmallEvaluation, audit, write_evaluation
+from rich.console import Console
+from small_evaluation import CHOICES, KIND, STRICT, SmallEvaluation, audit, pair_result, write_evaluation
 
 from lem.errors import DataError
+from lem.records import read_contents
 from lem.reports import write_report
 from lem.reports.audit_file import audit_view
+from lem.reports.watermarks import sentences_of, watermarks
+from lem.reports.win_rate_table import win_rates_rich
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -111,6 +117,22 @@ def test_an_audit_that_did_not_fail_is_no_red_banner(verdict: str, said: str, tm
     assert said in text
     assert "UNTRUSTWORTHY" not in text
     assert "Not audited" not in text
+
+
+def test_a_panel_carries_the_watermarks_of_its_judges(tmp_path: Path) -> None:
+    made = write_evaluation(tmp_path, verdict="not trustworthy")
+    panel = {**pair_result(), "judge": "panel", "judges": [STRICT, KIND], "without": {}, "dependent": [KIND]}
+    (made.path / "judgements" / "panel.pairs.json").write_text(json.dumps([panel]))
+    text = section(write_report(made.path).read_text(encoding="utf-8"), "judge-3")
+    assert "panel UNTRUSTWORTHY SELF-JUDGED" in text
+    assert "Comparisons of two answers (UNTRUSTWORTHY, SELF-JUDGED)" in text
+    assert f"hangs on {KIND} alone" in text
+    assert "Not audited" not in text
+    sentences = sentences_of(watermarks(read_contents(made.path), "panel"))
+    console = Console(width=80, file=io.StringIO())
+    console.print(win_rates_rich([panel], sentences))
+    assert isinstance(console.file, io.StringIO)
+    assert f"SELF-JUDGED: the judge {KIND}" in console.file.getvalue()
 
 
 def test_imported_ratings_say_that_nothing_is_known(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ ASKED = Probe("p", "sums", "How much is 2 + 3?", benchmark="gsm8k", asks="Solve:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model twice: with a chat template and without."""
     folder = tmp_path_factory.mktemp("forms")
-    made = {name: make_model(folder / name, "llama", template=text) for name, text in (("chat", CHATML), ("base", None))}
+    made = {
+        name: make_model(folder / name, "llama", template=text) for name, text in (("chat", CHATML), ("base", None))
+    }
     assert (made["chat"] / "model.safetensors").read_bytes() == (made["base"] / "model.safetensors").read_bytes()
     return made
 
@@ -58,7 +60,11 @@ def test_the_form_follows_the_template_unless_one_is_asked_for(plan: Callable[..
     assert text_of(plan("base")) == "Q: 2 + 3\nA:"
     assert text_of(plan("chat")) == "<|turn|>user\nSolve: 2 + 3<|end|>\n<|turn|>assistant\n"
     assert text_of(replace(plan("chat"), form="completion")) == "Q: 2 + 3\nA:"
-    for name, form, said in (("base", "auto", "completion"), ("chat", "auto", None), ("chat", "completion", "completion")):
+    for name, form, said in (
+        ("base", "auto", "completion"),
+        ("chat", "auto", None),
+        ("chat", "completion", "completion"),
+    ):
         [rendered] = render_plan(replace(plan(name), form=form))  # type: ignore[arg-type]
         assert rendered.facts.get("form") == said
 

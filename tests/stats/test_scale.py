@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy import stats as sps
 
@@ -23,10 +24,32 @@ def test_an_interval_stays_on_the_scale_and_keeps_the_rest_of_the_headline() -> 
     assert (kept.low, kept.high, kept.value) == (0.0, min(1.0, plain.high), plain.value)
 
 
-def test_equal_values_inside_the_scale_are_no_proportion() -> None:
+def test_equal_values_inside_the_scale_do_not_prove_that_no_probe_differs() -> None:
     found = mean_on_scale([0.5] * 8, low=0.0, high=1.0)
-    assert (found.low, found.high) == (0.5, 0.5)
-    assert mean_on_scale([1.0] * 8, low=1.0, high=10.0).low == 1.0
+    others = 1 - 0.025 ** (1 / 8)
+    assert (found.low, found.high) == pytest.approx((0.5 - others / 2, 0.5 + others / 2))
+    rated = mean_on_scale([3.0] * 6, low=1.0, high=10.0)
+    others = 1 - 0.025 ** (1 / 6)
+    assert (rated.low, rated.high) == pytest.approx((3 - 2 * others, 3 + 7 * others))
+
+
+def test_the_interval_without_variation_covers_as_often_as_it_says() -> None:
+    # worst case: the share of other probes that is just large enough, all at the far end of the scale
+    n, rng = 20, np.random.default_rng(7)
+    share = 1 - 0.025 ** (1 / n)
+    draws = rng.random((20_000, n)) < share
+    unlucky = (~draws).all(axis=1)  # nothing varies, and the truth is at the very end of the interval
+    assert unlucky.mean() == pytest.approx(0.025, abs=0.004)
+
+
+def test_one_value_has_an_interval_that_is_nearly_the_whole_scale() -> None:
+    found = mean_on_scale([1.0], low=0.0, high=1.0)
+    assert (found.low, found.high) == pytest.approx((0.025, 1.0))
+
+
+def test_a_value_off_the_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="outside the scale"):
+        mean_on_scale([0.0, 1.5], low=0.0, high=1.0)
 
 
 def test_without_ends_it_is_the_headline() -> None:
@@ -36,5 +59,5 @@ def test_without_ends_it_is_the_headline() -> None:
 
 
 def test_nan_is_refused() -> None:
-    with pytest.raises(ValueError, match="NaN|finite"):
+    with pytest.raises(ValueError, match="NaN"):
         mean_on_scale([0.0, float("nan")], low=0.0, high=1.0)

@@ -26,7 +26,6 @@ from lem.stats import (
     detectable_effect,
     equivalent,
     fixed_set_difference,
-    headline,
     length_controlled,
     mcnemar,
     mean_bca,
@@ -152,7 +151,10 @@ def contrast(
     words = _word_differences(treatment, baseline, shared, sources)
     changes = tuple(Change(unit, domain_of.get(unit, ""), paired[unit]) for unit in units)
     unpaired = set(treatment.values) ^ set(baseline.values)
-    difference = headline(differences, clusters, level=settings.level, n_unscored=len(unpaired))
+    least, most = _ends_of_difference(metric)
+    difference = mean_on_scale(
+        differences, clusters, low=least, high=most, level=settings.level, n_unscored=len(unpaired)
+    )
     effect = design_effect(differences, clusters) if clusters else 1.0
     sides = [per_source({probe: arm.values[probe] for probe in shared}, sources) for arm in (treatment, baseline)]
     ordinal, sign = metric.kind == "ordinal", -1 if settings.lower_is_better else 1
@@ -201,6 +203,13 @@ def corrected(
 def _arm_mean(values: Sequence[float], clusters: Sequence[str] | None, metric: Metric) -> Estimate:
     """Mean of one arm, on the metric's scale."""
     return mean_on_scale(values, clusters, low=metric.low, high=metric.high)
+
+
+def _ends_of_difference(metric: Metric) -> tuple[float | None, float | None]:
+    """The greatest differences that the metric's scale allows."""
+    if metric.low is None or metric.high is None:
+        return None, None
+    return metric.low - metric.high, metric.high - metric.low
 
 
 def _clusters(domains: Sequence[str]) -> list[str] | None:

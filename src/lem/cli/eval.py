@@ -11,7 +11,7 @@ import click
 
 from lem.cli.eval_items import choose_items, report_contaminated
 from lem.cli.judge_options import REMEDY, JudgeOptions, judge_options, take_judge_options
-from lem.cli.options import answer_progress, existing_path, json_option, model_option, print_json, seed_option
+from lem.cli.options import answer_progress, existing_path, form_options, model_option, print_json, seed_option
 from lem.errors import UserError
 from lem.paths import display_path, slug
 
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print arms, counts, tokens and one prompt; generate nothing.")
 @judge_options
 @seed_option
-@json_option
-def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+@form_options
+def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form: str, **options: Any) -> None:
     """Run benchmarks: gsm8k truthfulqa truthfulqa_mc do_not_answer toxigen ethics over_refusal.
 
     All tasks of one model, with the same arms and settings, go into one run. Killed or interrupted, the same command
@@ -77,13 +77,13 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, as_j
     plan = make_plan(config, names, **options)
     run = existing_path(output) if output else default_run(config, plan)
     if dry_run:
-        _print_dry_run(plan, run, as_json)
+        _print_dry_run(plan, run, form == "json")
         return
     if wants_judge:
         _check_judges(plan, judging)
     if not _generate(plan, run):
         return
-    finish(run, judging if wants_judge else None, as_json)
+    finish(run, judging if wants_judge else None, form)
 
 
 def make_plan(
@@ -165,7 +165,7 @@ def _generate(plan: RunPlan, run: Path) -> bool:
     return True
 
 
-def finish(run: Path, judging: JudgeOptions | None, as_json: bool) -> None:
+def finish(run: Path, judging: JudgeOptions | None, form: str) -> None:
     """Score by rule, have judges rate, print the table; exit 3 when something failed or is missing."""
     from lem.benchmarks.scoring import score_benchmarks
     from lem.cli.benchmark import refuse_incomplete
@@ -177,8 +177,8 @@ def finish(run: Path, judging: JudgeOptions | None, as_json: bool) -> None:
     score_benchmarks(run)
     graded = rate_run(run, judging) if judging is not None else []
     counts = count_cells(*read_run(run))
-    print_table(run, as_json)
-    if not as_json:
+    print_table(run, form)
+    if form == "table":
         where = display_path(run)
         click.echo(f"next: ./lem report {where}   ./lem compare {where}" + (
             f"   ./lem judge audit {where} --judge ..." if graded else ""

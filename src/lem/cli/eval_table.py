@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def print_table(run: Path, as_json: bool, *, judged_only: bool = False) -> None:
-    """Print one row per metric and arm, judged metrics alone if asked."""
+def print_table(run: Path, form: str, *, judged_only: bool = False) -> None:
+    """Print one row per metric and arm, judged metrics alone if asked; `form` is table, json, csv or markdown."""
     import click
     from rich.console import Console
 
@@ -16,7 +16,8 @@ def print_table(run: Path, as_json: bool, *, judged_only: bool = False) -> None:
     contents = read_contents(run)
     only = {one.judge for one in contents.judgements} if judged_only else None
     rows = tables.benchmark_table(contents, contents.judges, only=only)
-    if as_json:
-        click.echo(tables.benchmark_json(rows))
+    if form == "table":
+        Console().print(tables.benchmark_rich(rows))
         return
-    Console().print(tables.benchmark_rich(rows))
+    written = {"json": tables.benchmark_json, "csv": tables.benchmark_csv, "markdown": tables.benchmark_markdown}
+    click.echo(written[form](rows))

@@ -8,7 +8,7 @@ import click
 
 from lem.cli.judge_audit import audit
 from lem.cli.judge_options import judge_options, take_judge_options
-from lem.cli.options import existing_path, json_option
+from lem.cli.options import existing_path, form_options, json_option
 from lem.errors import UserError
 
 
@@ -27,8 +27,8 @@ def judge_group() -> None:
     help="Rubric, by name or file; repeatable.  [default: those of each benchmark]",
 )
 @judge_options
-@json_option
-def grade(run: str, dimensions: tuple[str, ...], as_json: bool, **options: Any) -> None:
+@form_options
+def grade(run: str, dimensions: tuple[str, ...], form: str, **options: Any) -> None:
     """Have every --judge rate the answers of RUN; verdicts go to judgements/<judge>.jsonl.
 
     Resumes where it stopped: what is judged with the same model, rubric and prompt is not asked again.
@@ -38,7 +38,7 @@ def grade(run: str, dimensions: tuple[str, ...], as_json: bool, **options: Any) 
 
     path = existing_path(run)
     graded = rate_run(path, take_judge_options(options), dimensions)
-    print_table(path, as_json, judged_only=True)
+    print_table(path, form, judged_only=True)
     refuse_unjudged(graded)
 
 

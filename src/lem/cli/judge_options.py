@@ -113,9 +113,7 @@ def budget_of(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0) -> Bud
 
 
 @contextmanager
-def opened(
-    spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0, budget: Budget | None = None
-) -> Iterator[Judge]:
+def opened(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0, budget: Budget | None = None) -> Iterator[Judge]:
     """Open one judge with what is left of the budget (default: the one of `budget_of`).
 
     Raises: UserError before any call.

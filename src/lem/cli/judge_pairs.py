@@ -29,11 +29,15 @@ def print_win_rates(run: Path, as_json: bool) -> None:
     """Print the stored win rates of a run."""
     from rich.console import Console
 
+    from lem.records.contents import read_contents
     from lem.records.judge_files import read_pair_results
+    from lem.reports.watermarks import sentences_of, watermarks
     from lem.reports.win_rate_table import win_rates_rich
 
-    rates = read_pair_results(run)
+    rates, contents = read_pair_results(run), read_contents(run)
+    judges = dict.fromkeys(str(rate["judge"]) for rate in rates)
+    marks = sentences_of(mark for judge in judges for mark in watermarks(contents, judge))
     if as_json:
-        print_json(rates)
+        print_json({"watermarks": marks, "win_rates": rates})
         return
-    Console().print(win_rates_rich(rates))
+    Console().print(win_rates_rich(rates, marks))

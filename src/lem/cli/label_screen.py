@@ -75,7 +75,8 @@ def screen(
     Returns: the lines and the offset, moved to where the body has a line.
     """
     width, height = size
-    below = [Text(""), *wrapped(asks, width)[:3], Text(keys[:width], "dim")]
+    question, legend = wrapped(asks, width)[:3], wrapped(keys, width)[:2]
+    below = [Text(""), *question, *legend]
     room = max(1, height - 2 - len(below))
     last = max(0, len(body) - room)
     offset = min(max(0, offset), last)
@@ -83,8 +84,9 @@ def screen(
     top = Text((head + more)[:width], "reverse")
     window = list(body[offset : offset + room])
     window += [Text("")] * (room - len(window))
-    for line in below[1:-1]:
-        line.stylize("bold")
+    for lines, style in ((question, "bold"), (legend, "dim")):
+        for line in lines:
+            line.stylize(style)
     return [top, Text(""), *window, *below][:height], offset
 
 

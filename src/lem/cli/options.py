@@ -28,6 +28,13 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
 
 
+def form_options(command: Command) -> Command:
+    """`--json`, `--csv` and `--markdown` for a table, as the parameter `form`; without any it is "table"."""
+    for form, name in (("markdown", "markdown"), ("csv", "CSV"), ("json", "JSON for machines")):
+        command = click.option(f"--{form}", "form", flag_value=form, default="table", help=f"Print {name}.")(command)
+    return command
+
+
 def seed_option(command: Command) -> Command:
     """`--seed`: the run's random seed; default: the config's."""
     return click.option("--seed", type=int, help="Random seed.  [default: seed of the config]")(command)

@@ -22,10 +22,12 @@ from typing import Any
 
 from lem.errors import UserError
 from lem.records import Judgement, Key, Record, RunContents, metrics_of, write_atomic
+from lem.records.model import LIKELIHOOD
 
 # Runs of these kinds answer training prompts; every other run answers probes, or items that may be some.
 TRAINING_KINDS = ("distill",)
 WIN, LOSS = 1.0, 0.0
+_NOT_WHOLE = ("length", LIKELIHOOD)  # measured choices are no answer
 
 UNSCORED = "not both scored"
 CLOSE = "closer than the margin"
@@ -222,7 +224,7 @@ def _fault(pair: _Pair, prompt: str) -> str:
     if not prompt.strip():
         return NO_PROMPT
     texts = [record.response or "" for record in (pair.chosen, pair.rejected)]
-    cut = any(record.failed or record.finish_reason == "length" for record in (pair.chosen, pair.rejected))
+    cut = any(record.failed or record.finish_reason in _NOT_WHOLE for record in (pair.chosen, pair.rejected))
     whole = all(text.strip() for text in texts) and _encodable(prompt, *texts)
     return UNUSABLE if cut or not whole or texts[0] == texts[1] else ""
 

@@ -20,6 +20,7 @@ from lem.judges.human import HumanAgreement, human_agreement, read_labels
 from lem.judges.protocol import Judge, JudgeIdentity, Reply
 from lem.judges.rubrics import Rubric, rubrics_for
 from lem.records import RunContents, read_contents
+from lem.records.judge_files import read_judge_manifests
 from lem.records.run import now
 
 SAME_BY_CONSTRUCTION = (
@@ -87,7 +88,8 @@ def _concluded(
     complete = not (failed or done.missing)
     verdict = trust(checks, complete=complete)
     held = {one.measure.name for one in checks}
-    notes = (*plan.notes, *((SAME_BY_CONSTRUCTION,) if identity.backend == LOCAL else ()), *notes)
+    known = (SAME_BY_CONSTRUCTION,) if identity.backend == LOCAL else ()
+    notes = (*plan.notes, *known, *_other_judge(run, identity), *notes)
     audit = Audit(
         judge=identity.name,
         verdict=verdict,
@@ -104,6 +106,16 @@ def _concluded(
     )
     path = write_summary(run, identity.name, {**summary(audit), **_sample(identity, settings, plan, done), **facts})
     return Audit(**{**audit.__dict__, "path": path})
+
+
+def _other_judge(run: Path, identity: JudgeIdentity) -> list[str]:
+    """What to say when the judgements under this name were made by another model or with other settings."""
+    manifest = read_judge_manifests(run).get(identity.name)
+    model = identity.backend != LOCAL  # of a local one the weights' hashes count, which are among the settings
+    fields = ("backend", "settings", *(("model",) if model else ()))
+    if manifest is None or all(manifest.get(name) == getattr(identity, name) for name in fields):
+        return []
+    return [f"the judgements by '{identity.name}' in this run were made with another model or other settings"]
 
 
 def _as_measure(one: HumanAgreement) -> Measure:

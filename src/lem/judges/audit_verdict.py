@@ -17,6 +17,10 @@ from lem.judges.audit_plan import BETTER, IDENTICAL, INJECTED
 
 FEWEST = 5  # units; fewer show nothing, however much they agree
 HUMANS = "humans: alpha"
+# Made on the reference pairs, of which there are as many as there are.
+ON_REFERENCES = frozenset(
+    {f"pair: {BETTER}", f"pair: {canaries.TRUNCATED}", f"pair: {canaries.OFF_TOPIC}", f"rating: {BETTER}"}
+)
 
 
 class Status(StrEnum):
@@ -145,8 +149,11 @@ def sentence(judge: str, checks: Sequence[Check], verdict: Trust, *, complete: b
         return (
             f"whether the judge '{judge}' can be trusted is not shown: calls are missing; run the same command again."
         )
-    names = ", ".join(one.measure.name for one in open_) or "no comparison of better with worse was made"
+    if not open_:
+        return f"whether the judge '{judge}' can be trusted is not shown: no check of better against worse was made."
+    names = ", ".join(one.measure.name for one in open_)
+    more = any(one.measure.name not in ON_REFERENCES for one in open_)
     return (
         f"whether the judge '{judge}' can be trusted is not shown: {len(open_)} of {len(checks)} checks are open "
-        f"({names}); more canaries (--n) narrow the intervals."
+        f"({names}){'; more canaries (--n) narrow the intervals' if more else ''}."
     )

@@ -160,7 +160,7 @@ def _rows(
                 best=best,
                 truncated=row.truncated,
                 baseline=row.baseline,
-                delta=row.delta.difference if row.delta else None,
+                delta=unit.differing(row.delta.difference) if row.delta else None,
                 uneven=is_uneven(metric),
                 watermarks=watermarks(contents, metric.source, manifests),
             )

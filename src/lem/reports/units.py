@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lem.records import Metric
 from lem.records.metrics import BINARY, LOWER_IS_BETTER, SHARES
 from lem.reports.formats import ABSENT, number
-from lem.stats import Estimate, rate
+from lem.stats import Estimate, keep_on_scale
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,14 @@ class Unit:
         return f"[{self.shown(estimate.low, signed=signed)}, {self.shown(estimate.high, signed=signed)}]"
 
     def on_scale(self, mean: Estimate) -> Estimate:
-        """A mean with its limits kept on the scale: beyond the ends there is nothing for a mean to be.
+        """A mean with its interval on the scale, exact where nothing varies."""
+        return keep_on_scale(mean, self.low, self.high)
 
-        A share of none or of all has the exact interval: the others have no width where nothing varies.
-        """
-        if self.percent and mean.value in (0, 1):
-            return rate(int(mean.value) * mean.n, mean.n, level=mean.level, n_unscored=mean.n_unscored)
-        if self.low is None or self.high is None or math.isnan(mean.low):
-            return mean
-        return replace(mean, low=max(mean.low, self.low), high=min(mean.high, self.high))
+    def differing(self, difference: Estimate) -> Estimate:
+        """A difference with its interval within the greatest one that the scale allows."""
+        if self.low is None or self.high is None:
+            return difference
+        return keep_on_scale(difference, self.low - self.high, self.high - self.low)
 
 
 _HALVES = "partial refusals count half"

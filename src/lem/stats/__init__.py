@@ -21,7 +21,7 @@ from lem.stats.ordinal import cliffs_delta
 from lem.stats.paired import PairedComparison, paired_difference, per_probe, per_source, source_domains
 from lem.stats.power import detectable_effect, minimum_detectable_effect, power_of, probes_needed
 from lem.stats.repeats import NoiseComponents, fixed_set_difference, noise_components, sd_of_difference
-from lem.stats.scale import mean_on_scale
+from lem.stats.scale import keep_on_scale, mean_on_scale
 
 __all__ = [
     "Estimate",
@@ -44,6 +44,7 @@ __all__ = [
     "headline",
     "headline_tail",
     "holm",
+    "keep_on_scale",
     "krippendorff_alpha",
     "length_controlled",
     "mcnemar",

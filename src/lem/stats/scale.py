@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from lem.stats.estimate import Estimate, Values, finite_values, rate
+from lem.stats.estimate import Estimate, Values, finite_values
 from lem.stats.headline import headline
+
+NO_VARIATION = "exact (no variation)"
+_NOTHING = 1e-12  # a standard error below this share of the scale is rounding
 
 
 def mean_on_scale(
@@ -19,18 +21,27 @@ def mean_on_scale(
     level: float = 0.95,
     n_unscored: int = 0,
 ) -> Estimate:
-    """The mean with its headline interval kept between the ends of the scale.
+    """The mean with its headline interval, as `keep_on_scale` keeps it; the plain headline without ends.
 
-    Where all values lie at one end of a scale from 0 to 1 (all wrong, all right) no spread can be estimated, and the
-    interval is Clopper and Pearson's exact one. Without ends it is the plain headline.
-    Raises: ValueError if a value is NaN.
+    Raises: ValueError if a value is NaN or outside the scale.
     """
     array = finite_values(values)
-    if (low, high) == (0.0, 1.0) and len(array) and (array == array[0]).all() and array[0] in (0.0, 1.0):
-        return rate(int(array.sum()), len(array), level=level, n_unscored=n_unscored)
-    found = headline(array, clusters, level=level, n_unscored=n_unscored)
-    if math.isnan(found.low):
-        return found
-    least = -math.inf if low is None else low
-    most = math.inf if high is None else high
-    return replace(found, low=max(least, found.low), high=min(most, found.high))
+    if low is not None and high is not None and len(array) and (array.min() < low or array.max() > high):
+        raise ValueError(f"a value is outside the scale from {low:g} to {high:g}")
+    return keep_on_scale(headline(array, clusters, level=level, n_unscored=n_unscored), low, high)
+
+
+def keep_on_scale(mean: Estimate, low: float | None, high: float | None) -> Estimate:
+    """The mean with its interval cut at the ends of the scale, and made anew where nothing varies.
+
+    Where all n values are the same v no spread can be estimated. At this level at most u = 1 - (alpha / 2)^(1/n) of
+    all probes have another value, so the mean lies between v - u (v - low) and v + u (high - v); where all are wrong,
+    or all right, that is Clopper and Pearson's interval.
+    """
+    if low is None or high is None or mean.n == 0:
+        return mean
+    if mean.n == 1 or mean.stderr <= _NOTHING * (high - low):
+        others = 1 - ((1 - mean.level) / 2) ** (1 / mean.n)
+        ends = {"low": mean.value - others * (mean.value - low), "high": mean.value + others * (high - mean.value)}
+        return replace(mean, stderr=0.0, method=NO_VARIATION, **ends)
+    return replace(mean, low=max(low, mean.low), high=min(high, mean.high))

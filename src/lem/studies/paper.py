@@ -24,7 +24,7 @@ from lem.reports.formats import TOY_NOTICE, number
 PAPER, TEMPLATE = "PAPER.md", "PAPER.md.j2"
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 WIDTH = 120
-DATA = ("reanalysis", "demo", "simulation")
+DATA = ("reanalysis", "gsm8k_extraction", "demo", "simulation")
 
 
 def build(root: Path, standard: Path | None, demo: Path | None, simulated: Path | None) -> list[Path]:
@@ -34,22 +34,23 @@ def build(root: Path, standard: Path | None, demo: Path | None, simulated: Path 
     """
     from lem.studies.paper_data import as_text, simulation
     from lem.studies.paper_demo import demonstration
+    from lem.studies.paper_extraction import extraction
     from lem.studies.paper_reanalysis import reanalyse
 
     folder = root / "paper" / "data"
     makers: list[tuple[str, Path | None, Callable[[Path], dict[str, Any]]]] = [
         ("reanalysis", standard, lambda path: reanalyse(path, _published(root))),
+        ("gsm8k_extraction", standard, extraction),
         ("demo", demo, demonstration),
         ("simulation", simulated, simulation),
     ]
-    written = []
-    for name, given, make in makers:
-        if given is not None:
-            written.append(folder / f"{name}.json")
-            write_atomic(written[-1], as_text(make(given)))
+    # all are made before one is written: data of two inputs that do not belong together would make a false paper
+    made = {folder / f"{name}.json": as_text(make(given)) for name, given, make in makers if given is not None}
+    for path, text in made.items():
+        write_atomic(path, text)
     paper = root / "paper" / PAPER
     write_atomic(paper, render(root))
-    return [*written, paper]
+    return [*made, paper]
 
 
 def render(root: Path) -> str:

@@ -1,7 +1,8 @@
 """What the data files behind the paper (`paper/data/*.json`) share: ids, numbers and our own verdict sentences.
 
-`reanalysis.json` has every published contrast of the standard benchmarks again, `demo.json` the demonstration with
-lem-nano, `simulation.json` the measured coverage and errors of the statistics. No answer text is ever in them.
+`reanalysis.json` has every published contrast of the standard benchmarks again, `gsm8k_extraction.json` the published
+sums with their numbers read again, `demo.json` the demonstration with lem-nano, `simulation.json` the measured coverage
+and errors of the statistics. No answer text is ever in them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
 from lem.records import Record, RunContents, RunInfo
 from made_runs import save
 
-TOPICS = ("bees", "bridges", "bread", "canals", "clocks", "clouds", "glass", "kites", "lamps", "maps", "moss", "owls",
-          "paper", "rain", "ropes", "salt", "ships", "soap", "stones", "tides", "trams", "wells", "wool", "yeast")  # fmt: skip
+TOPICS = (
+    "bees", "bridges", "bread", "canals", "clocks", "clouds", "glass", "kites", "lamps", "maps", "moss", "owls",
+    "paper", "rain", "ropes", "salt", "ships", "soap", "stones", "tides", "trams", "wells", "wool", "yeast",
+)  # fmt: skip
 _FENCED = re.compile(
     r"\[(?P<nonce>[0-9a-f]{12}): (?P<name>[^\]\n]+) begins\]\n(.*?)\n\[(?P=nonce): (?P=name) ends\]", re.S
 )
@@ -216,6 +218,3 @@ class Silent(KnownJudge):
         return Reply(
             call.id, (Ending.BLOCKED, Ending.TRUNCATED, Ending.COMPLETE)[len(self.asked) // 3 % 3], "I think that"
         )
-
-
-Make = Callable[[], KnownJudge]
