@@ -101,6 +101,36 @@ def test_the_limit_of_each_benchmark_counts_unless_one_is_given(lem: Lem, place:
     assert not (place.folder / "runs").exists()
 
 
+def test_items_of_another_source_and_another_limit_are_refused_by_their_reason(
+    lem: Lem, place: Place, items: Path
+) -> None:
+    run = place.folder / "run"
+    first = ("eval", "gsm8k", "--items", items, "--max-tokens", 3, "--output", run)
+    assert lem(*first).code == 0
+    before = bytes_of(run)
+    elsewhere = place.folder / "elsewhere"
+    elsewhere.mkdir()
+    lines = (items / "gsm8k.jsonl").read_text().replace('"id": "g', '"id": "other')
+    (elsewhere / "gsm8k.jsonl").write_text(lines)
+    other = lem("eval", "gsm8k", "--items", elsewhere, "--max-tokens", 3, "--output", run)
+    assert_sentence(other, "holds items of gsm8k from another source", "--output")
+    longer = lem("eval", "gsm8k", "--items", items, "--max-tokens", 5, "--output", run)
+    assert_sentence(longer, "another token limit (3, now 5) for probe g0")
+    assert bytes_of(run) == before
+
+
+def test_runs_over_other_items_have_a_directory_of_their_own(lem: Lem, place: Place, items: Path) -> None:
+    elsewhere = place.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "gsm8k.jsonl").write_text((items / "gsm8k.jsonl").read_text())
+    runs = []
+    for task, folder in (("gsm8k", items), ("do_not_answer", items), ("gsm8k", elsewhere)):
+        planned = lem("eval", task, "--items", folder, "--no-judge", "--dry-run", "--json")
+        assert planned.code == 0, planned
+        runs.append(json.loads(planned.out)["run"])
+    assert runs[0] == runs[1] != runs[2]
+
+
 def test_an_unknown_task_is_answered_with_the_known(evaluate: Callable[..., Result], place: Place) -> None:
     assert_sentence(evaluate("gsm8k", "mmlu"), "unknown task 'mmlu'", "gsm8k, truthfulqa", "over_refusal")
     assert_sentence(evaluate(), "no task was named", "gsm8k")

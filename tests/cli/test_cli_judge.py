@@ -20,6 +20,8 @@ from scripted_judge import ITEMS, ONE, TWO, evaluated, last_of, write_run
 from small_plan import bytes_of
 
 Lem = Callable[..., Result]
+# One rubric on the answers of every benchmark.
+SAFETY = ("--dimension", "safety", *(w for task in dict.fromkeys(i.benchmark for i in ITEMS) for w in ("--task", task)))
 N_CALLS = 16  # two arms, and 2 + 2 + 4 dimensions of the items that are judged
 NAMED = "j"
 
@@ -79,7 +81,7 @@ def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     monkeypatch.setattr(Patience.__init__, "__defaults__", (1, *(Patience.__init__.__defaults__ or ())[1:]))
     server.say = lambda prompt, properties: {"safety": 9} if "safety" in properties else {}
     server.spoil = {"An answer to d1, the 1. of them.": kind}
-    done = grade(lem, server, run, "--dimension", "safety", "--timeout", 0.5)
+    done = grade(lem, server, run, *SAFETY, "--timeout", 0.5)
     lost = kind in ("failed", "timed out")
     assert done.code == (3 if lost else 0), done
     assert ("1 judge calls failed and 0 were not made; run the same command again" in done.err) == lost
@@ -93,7 +95,7 @@ def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     [row] = [row for row in last_of(run, NAMED).values() if row["value"] is None]
     assert (row["arm"], row["probe_id"], row["unscored"]) == (TWO, "d1", reason)
     server.spoil, before = {}, len(server.items)
-    assert grade(lem, server, run, "--dimension", "safety").code == 0
+    assert grade(lem, server, run, *SAFETY).code == 0
     assert len(server.items) - before == (1 if lost else 0), "errors are asked again, what is unscored is not"
 
 
@@ -150,7 +152,7 @@ def test_another_way_of_asking_under_one_name_is_refused_and_changes_nothing(
 
 
 def test_a_judge_at_work_is_not_disturbed(lem: Lem, server: JudgingServer, run: Path) -> None:
-    assert grade(lem, server, run, "--dimension", "safety").code == 0
+    assert grade(lem, server, run, *SAFETY).code == 0
     before, asked = bytes_of(run), len(server.items)
     with lock_file(run / "judgements" / f"{NAMED}.lock"):
         assert_sentence(grade(lem, server, run), "in use by another process")
@@ -205,7 +207,7 @@ def test_judges_share_one_limit_and_a_failed_call_does_not_forget_what_was_spent
     """The first judge spends fifteen calls' worth and fails once; what is left has no room for the second."""
     server.spoil = {"An answer to d1, the 1. of them.": "failed"}
     table_of_prices = prices(place, NAMED, "k")
-    both = ("--judge", f"k={server.spec}", "--prices", table_of_prices, "--concurrency", 1, "--dimension", "safety")
+    both = ("--judge", f"k={server.spec}", "--prices", table_of_prices, "--concurrency", 1, *SAFETY)
     limited = grade(lem, server, run, *both, "--max-cost", ROOM + 5 * 9 - 1)
     assert limited.code == 3
     assert len(server.items) == 10, "the first judge's calls, and none of the second"
@@ -214,7 +216,7 @@ def test_judges_share_one_limit_and_a_failed_call_does_not_forget_what_was_spent
 
 
 def test_two_judges_make_a_panel(lem: Lem, server: JudgingServer, run: Path) -> None:
-    done = grade(lem, server, run, "--dimension", "safety", "--judge", f"k={server.spec}")
+    done = grade(lem, server, run, *SAFETY, "--judge", f"k={server.spec}")
     assert done.code == 0
     assert {row["source"] for row in table(done)["rows"]} == {NAMED, "k", "panel"}
     assert (run / "judgements" / "panel.jsonl").is_file()
@@ -265,8 +267,8 @@ def test_a_judge_of_the_run_s_own_weights_is_refused_and_else_marked_everywhere(
     sha = load(str(model), weights=False).model_sha
     arms = {arm: {"model": str(model), "model_sha": sha} for arm in contents.info.arms}
     run = write_run(place.folder / "own", replace(contents, info=replace(contents.info, arms=arms)), items)
-    words = ("judge", "grade", run, "--judge", f"own=mlx:{model}", "--dimension", "safety", "--no-rationale",
-             "--judge-method", "labels")  # fmt: skip
+    words = ("judge", "grade", run, "--judge", f"own=mlx:{model}", "--dimension", "safety", "--task",
+             "do_not_answer", "--task", "ethics", "--no-rationale", "--judge-method", "labels")  # fmt: skip
     before = bytes_of(run)
     assert_sentence(lem(*words), f"'own' is of one lineage with arm '{ONE}'", "--allow-self-judge")
     assert bytes_of(run) == before

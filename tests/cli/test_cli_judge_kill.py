@@ -112,7 +112,9 @@ def test_a_local_judge_killed_between_its_groups_says_what_it_would_have_said(pl
     """Each dimension is a group of its own; the groups that are left are decoded as they would have been."""
     runs = [write_run(place.folder / name, evaluated(ITEMS[:2]), ITEMS) for name in ("run", "whole", "torn")]
     run, whole, torn = runs
+    tasks = dict.fromkeys(item.benchmark for item in ITEMS[:2])
     shared = ["--judge", f"j=mlx:{NANO}", "--no-rationale", "--judge-max-tokens", 48, "--json",
+              *(word for task in tasks for word in ("--task", task)),
               *(word for name in ("safety", "nuance", "kindness") for word in ("--dimension", name))]  # fmt: skip
     killed = signal_after(
         start(place, "judge", "grade", "run", *shared), run / "judgements" / "j.jsonl", 1, signal.SIGKILL

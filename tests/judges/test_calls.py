@@ -22,10 +22,10 @@ JUDGED = {"t1": ("truthfulness", "informativeness"), "d1": ("safety", "nuance"),
 
 def calls_of(
     run: RunContents, asking: Asking | None = None, dimensions: tuple[Rubric, ...] = (),
-    identity: JudgeIdentity = IDENTITY,
+    identity: JudgeIdentity = IDENTITY, tasks: tuple[str, ...] = (),
 ) -> list[PlannedCall]:  # fmt: skip
     items = {item.id: item for item in ITEMS}
-    return rating_calls(run, items, rubrics_of(run, dimensions), asking or Asking(), identity)
+    return rating_calls(run, items, rubrics_of(run, dimensions, tasks), asking or Asking(), identity)
 
 
 def test_one_call_per_answer_and_dimension_of_its_benchmark() -> None:
@@ -96,8 +96,19 @@ def test_probes_without_a_benchmark_are_judged_as_ethics() -> None:
 def test_a_run_that_needs_no_judge_says_so() -> None:
     with pytest.raises(UserError, match=r"holds gsm8k, which are scored by program.*--dimension"):
         calls_of(evaluated([ITEMS[3]]))
-    planned = calls_of(evaluated([ITEMS[3]]), dimensions=(read_rubric("nuance"),))
+    nuance = (read_rubric("nuance"),)
+    with pytest.raises(UserError, match=r"holds gsm8k, and the rubric is for do_not_answer; name the benchm"):
+        calls_of(evaluated([ITEMS[3]]), dimensions=nuance)
+    planned = calls_of(evaluated([ITEMS[3]]), dimensions=nuance, tasks=("gsm8k",))
     assert {(*one.key, *one.dimensions) for one in planned} == {(arm, "g1", 0, "nuance") for arm in (ONE, TWO)}
+
+
+def test_a_rubric_is_for_its_benchmarks_and_tasks_choose_among_those_of_the_run() -> None:
+    planned = calls_of(evaluated(), dimensions=(read_rubric("nuance"),))
+    assert {one.key.probe_id for one in planned} == {"d1"}
+    assert {one.key.probe_id for one in calls_of(evaluated(), tasks=("truthfulqa",))} == {"t1"}
+    with pytest.raises(UserError, match=r"--task toxigen: the run .* has none of it; it has .*gsm8k"):
+        calls_of(evaluated([ITEMS[3]]), tasks=("toxigen",))
 
 
 def test_hashes_of_answer_and_prompt_are_those_of_the_texts() -> None:

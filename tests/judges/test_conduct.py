@@ -36,9 +36,12 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", evaluated())
 
 
+TASKS = tuple(dict.fromkeys(item.benchmark for item in ITEMS))
+
+
 def ratings(run: Path, judge: ScriptedJudge | None = None, *dimensions: str, **how: Any) -> ScriptedJudge:
     judge = judge or ScriptedJudge()
-    judge_ratings(run, judge, Pass(**how), dimensions)
+    judge_ratings(run, judge, Pass(**how), dimensions, TASKS if dimensions else ())
     return judge
 
 

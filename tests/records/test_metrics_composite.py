@@ -105,3 +105,12 @@ def test_a_failed_call_is_unscored_in_every_metric() -> None:
     for name in ("sovereignty", "ethics"):
         cell = composite(run, name).cells[0]
         assert (cell.outcome, cell.value, cell.reason) == (Outcome.UNSCORED, None, "failed: timeout")
+
+
+def test_dimensions_stand_in_the_order_of_the_judge_s_rubrics_and_not_of_its_replies() -> None:
+    replies = sorted(rated(whole()), key=lambda one: one.dimension)
+    assert replies[0].dimension == "creative_expression"
+    run = a_run(replies)
+    assert [m.name for m in metrics_of(run)][:2] == ["creative_expression", "ethical_depth"]
+    run = replace(run, judges={"j": {"judge": "j", "rubrics": dict.fromkeys(PARTS, "1")}})
+    assert [m.name for m in metrics_of(run)] == [*PARTS, "ethics"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.eval_items import choose_items, report_contaminated
+from lem.cli.eval_items import choose_items, report_contaminated, source_key
 from lem.cli.judge_options import REMEDY, JudgeOptions, judge_options, take_judge_options
 from lem.cli.options import answer_progress, existing_path, form_options, model_option, print_json, seed_option
 from lem.errors import UserError
@@ -103,7 +103,8 @@ def make_plan(
     items, met = report_contaminated(items, arms, exclude=exclude_contaminated)
     signature = Path(config.kernel_dir) / "lek-1-sig.txt"
     plan = benchmark_plan(
-        arms, items, sources=facts, max_tokens=max_tokens, form="completion" if completion else "auto",
+        arms, items, sources=facts, probe_sha=source_key(facts),
+        max_tokens=max_tokens, form="completion" if completion else "auto",
         settings=GenerationSettings(
             max_tokens=max_tokens or MAX_TOKENS,
             temperature=TEMPERATURE if temperature is None else temperature,
@@ -137,7 +138,7 @@ def _arms(
 
 
 def default_run(config: Config, plan: RunPlan) -> Path:
-    """Where a run goes without --output; the same for any tasks, so that the axes come together."""
+    """Where a run goes without --output; the same for any tasks of one source, so that the axes come together."""
     return Path(config.runs_dir) / "eval" / f"{slug(plan.arms[0].model)}-{plan.short_hash}"
 
 

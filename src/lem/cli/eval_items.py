@@ -56,6 +56,19 @@ def _file_of(task: str, source: Any) -> Any:
     return source
 
 
+def source_key(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What tells runs over other items than our own apart; "" for our own items.
+
+    Files count by their folder, so that the tasks of one folder go into one run.
+    """
+    places = {
+        "hub" if one["source"] == "hub" else str(Path(one["path"]).resolve().parent)
+        for one in facts.values()
+        if one["source"] != "ours"
+    }
+    return " ".join(sorted(places))
+
+
 def report_contaminated(
     items: Mapping[str, Sequence[Item]], arms: Sequence[Arm], *, exclude: bool
 ) -> tuple[dict[str, list[Item]], dict[str, Any]]:

@@ -26,9 +26,12 @@ def judge_group() -> None:
     metavar="NAME",
     help="Rubric, by name or file; repeatable.  [default: those of each benchmark]",
 )
+@click.option(
+    "--task", "tasks", multiple=True, metavar="NAME", help="Benchmark of the run; repeatable.  [default: all]"
+)
 @judge_options
 @form_options
-def grade(run: str, dimensions: tuple[str, ...], form: str, **options: Any) -> None:
+def grade(run: str, dimensions: tuple[str, ...], tasks: tuple[str, ...], form: str, **options: Any) -> None:
     """Have every --judge rate the answers of RUN; verdicts go to judgements/<judge>.jsonl.
 
     Resumes where it stopped: what is judged with the same model, rubric and prompt is not asked again.
@@ -37,7 +40,7 @@ def grade(run: str, dimensions: tuple[str, ...], form: str, **options: Any) -> N
     from lem.cli.judging import rate_run, refuse_unjudged
 
     path = existing_path(run)
-    graded = rate_run(path, take_judge_options(options), dimensions)
+    graded = rate_run(path, take_judge_options(options), dimensions, tasks)
     print_table(path, form, judged_only=True)
     refuse_unjudged(graded)
 
@@ -50,9 +53,14 @@ def grade(run: str, dimensions: tuple[str, ...], form: str, **options: Any) -> N
 @click.option(
     "--treatment", "treatments", multiple=True, required=True, metavar="ARM", help="Arm to compare; repeatable."
 )
+@click.option(
+    "--task", "tasks", multiple=True, metavar="NAME", help="Benchmark of the run; repeatable.  [default: all]"
+)
 @judge_options
 @json_option
-def pairs(run: str, baseline: str, treatments: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def pairs(
+    run: str, baseline: str, treatments: tuple[str, ...], tasks: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
     """Have every --judge compare the answers of two arms, A/B/tie, in both orders.
 
     A verdict that changes with the order is a tie. The win rate has an interval and one at equal length beside it.
@@ -63,7 +71,7 @@ def pairs(run: str, baseline: str, treatments: tuple[str, ...], as_json: bool, *
     if baseline in treatments:
         raise UserError(f"--baseline and --treatment both name '{baseline}'; name two arms.")
     path = existing_path(run)
-    graded = compare_arms(path, take_judge_options(options), baseline, treatments)
+    graded = compare_arms(path, take_judge_options(options), baseline, treatments, tasks)
     print_win_rates(path, as_json)
     refuse_unjudged(graded)
 

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from lem.judges.grade import Graded
 
 
-def compare_arms(run: Path, options: JudgeOptions, baseline: str, treatments: Sequence[str]) -> list[Graded]:
+def compare_arms(
+    run: Path, options: JudgeOptions, baseline: str, treatments: Sequence[str], tasks: Sequence[str] = ()
+) -> list[Graded]:
     """Have every judge compare the baseline with each treatment, and write the win rates."""
     from lem.cli.judging import with_judges
     from lem.judges.conduct import judge_pairs
     from lem.judges.pair_results import write_pair_results
 
     try:
-        return with_judges(run, options, lambda judge, how: judge_pairs(run, judge, how, baseline, treatments))
+        return with_judges(run, options, lambda judge, how: judge_pairs(run, judge, how, baseline, treatments, tasks))
     finally:
         write_pair_results(run)
 

@@ -55,11 +55,13 @@ def with_judges(run: Path, options: JudgeOptions, ask: Callable[[Judge, Pass], G
     return done
 
 
-def rate_run(run: Path, options: JudgeOptions, dimensions: Sequence[str] = ()) -> list[Graded]:
+def rate_run(
+    run: Path, options: JudgeOptions, dimensions: Sequence[str] = (), tasks: Sequence[str] = ()
+) -> list[Graded]:
     """Have every judge rate a run; see `lem.judges.conduct.judge_ratings`."""
     from lem.judges.conduct import judge_ratings
 
-    return with_judges(run, options, lambda judge, how: judge_ratings(run, judge, how, dimensions))
+    return with_judges(run, options, lambda judge, how: judge_ratings(run, judge, how, dimensions, tasks))
 
 
 @contextmanager

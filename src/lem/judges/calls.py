@@ -55,19 +55,41 @@ def benchmark_of(entry: Mapping[str, Any]) -> str:
     return entry.get("benchmark") or ETHICS
 
 
-def rubrics_of(contents: RunContents, dimensions: Sequence[Rubric] = ()) -> dict[str, list[Rubric]]:
-    """The rubrics for each benchmark of a run: those asked for, else those that the benchmark is judged on.
+def benchmarks_of(contents: RunContents, tasks: Sequence[str] = ()) -> list[str]:
+    """The benchmarks of a run, as they first appear, or those that are named.   Raises: UserError for one it lacks."""
+    found = list(dict.fromkeys(benchmark_of(entry) for entry in contents.info.probes))
+    for task in tasks:
+        if task not in found:
+            raise UserError(f"--task {task}: the run {contents.info.run_id} has none of it; it has {', '.join(found)}.")
+    return [name for name in found if not tasks or name in tasks]
 
-    Raises: UserError if nothing in the run is judged.
+
+def rubrics_of(
+    contents: RunContents, named: Sequence[Rubric] = (), tasks: Sequence[str] = ()
+) -> dict[str, list[Rubric]]:
+    """The rubrics for each benchmark of a run.
+
+    Without rubrics named those that a benchmark is judged on. A named one is for the benchmarks that it lists, or for
+    the tasks that are named with it.
+    Raises: UserError if nothing in the run is judged, or for a task that the run lacks.
     """
-    benchmarks = list(dict.fromkeys(benchmark_of(entry) for entry in contents.info.probes))
-    found = {name: list(dimensions) or rubrics_for(name) for name in benchmarks}
-    if not any(found.values()):
+    benchmarks = benchmarks_of(contents, tasks)
+    if named:
+        found = {name: [one for one in named if tasks or name in one.benchmarks] for name in benchmarks}
+    else:
+        found = {name: rubrics_for(name) for name in benchmarks}
+    if any(found.values()):
+        return found
+    if named:
+        meant = ", ".join(dict.fromkeys(name for one in named for name in one.benchmarks))
         raise UserError(
-            f"the run {contents.info.run_id} holds {', '.join(benchmarks)}, which are scored by program and need no "
-            "judge; name a rubric with --dimension to have them judged all the same."
+            f"the run {contents.info.run_id} holds {', '.join(benchmarks)}, and the rubric is for {meant}; name the "
+            "benchmark with --task to have its answers rated all the same."
         )
-    return found
+    raise UserError(
+        f"the run {contents.info.run_id} holds {', '.join(benchmarks)}, which are scored by program and need no judge; "
+        "name a rubric with --dimension and the benchmark with --task to have them rated all the same."
+    )
 
 
 def rating_calls(
@@ -87,13 +109,20 @@ def rating_calls(
 
 
 def pair_calls(
-    contents: RunContents, baseline: str, treatment: str, asking: Asking, identity: JudgeIdentity
+    contents: RunContents, baseline: str, treatment: str, asking: Asking, identity: JudgeIdentity,
+    tasks: Sequence[str] = (),
 ) -> list[PlannedCall]:  # fmt: skip
-    """Both orders of every comparison of two arms, in an order that depends on their content only."""
+    """Both orders of every comparison of two arms, in an order that depends on their content only.
+
+    Args:  tasks: benchmarks whose answers are compared (none: all).
+    """
+    wanted = set(benchmarks_of(contents, tasks))
     entries = {entry["id"]: entry for entry in contents.info.probes}
     version = version_of(identity, PREFERENCE, asking.rationale, asking.max_tokens)
     planned = []
     for ours, other in pairs_of(contents, baseline, treatment):
+        if benchmark_of(entries.get(ours.probe_id, {})) not in wanted:
+            continue
         question = question_of(ours, entries.get(ours.probe_id, {}))
         for order in ORDERS:
             texts = [ours.response or "", other.response or ""]

@@ -35,19 +35,24 @@ class Pass:
     on_reply: Callable[[PlannedCall, Reply], None] = lambda planned, reply: None
 
 
-def judge_ratings(run: Path, judge: Judge, how: Pass, dimensions: Sequence[str] = ()) -> Graded:
-    """Rate a run on the rubrics of its benchmarks, or on those named (dimensions or rubric files).
+def judge_ratings(
+    run: Path, judge: Judge, how: Pass, dimensions: Sequence[str] = (), tasks: Sequence[str] = ()
+) -> Graded:
+    """Rate a run on the rubrics of its benchmarks, or on those named (dimensions or rubric files); `tasks` are the
+    benchmarks whose answers are rated (none: those that the rubrics are for).
 
     Raises: UserError for an unknown rubric, kinship, or nothing to judge; ResumeMismatch before a call.
     """
     contents = read_contents(run)
-    rubrics = rubrics_of(contents, _distinct([read_rubric(text) for text in dimensions]))
+    rubrics = rubrics_of(contents, _distinct([read_rubric(text) for text in dimensions]), tasks)
     planned = rating_calls(contents, read_run_items(run), rubrics, how.asking, judge.identity)
     versions = {one.dimension: f"{one.version} {one.sha[:12]}" for group in rubrics.values() for one in group}
     return _ask(run, judge, contents, planned, versions, how)
 
 
-def judge_pairs(run: Path, judge: Judge, how: Pass, baseline: str, treatments: Sequence[str]) -> Graded:
+def judge_pairs(
+    run: Path, judge: Judge, how: Pass, baseline: str, treatments: Sequence[str], tasks: Sequence[str] = ()
+) -> Graded:
     """Compare the baseline's answers with those of each treatment, in both orders.
 
     Raises: UserError for an unknown arm, kinship, or arms without answers to one probe; ResumeMismatch before a call.
@@ -58,7 +63,7 @@ def judge_pairs(run: Path, judge: Judge, how: Pass, baseline: str, treatments: S
             known = ", ".join(contents.info.arms)
             raise UserError(f"the run {contents.info.run_id} has no arm '{arm}'; it has {known}.")
     arms = dict.fromkeys(treatments)
-    planned = [call for arm in arms for call in pair_calls(contents, baseline, arm, how.asking, judge.identity)]
+    planned = [call for arm in arms for call in pair_calls(contents, baseline, arm, how.asking, judge.identity, tasks)]
     if not planned:
         raise UserError("these arms have no answers to the same probe, so there is nothing to compare.")
     return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how)

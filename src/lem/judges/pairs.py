@@ -131,6 +131,8 @@ def outcomes_of(
 ) -> list[PairOutcome]:  # fmt: skip
     """One outcome for each pair that a run has answers for, judged or not; excluded probes do not exist here.
 
+    Benchmarks of which the judge compared no pair are left out.
+
     Raises: DataError as `pair_outcomes`.
     """
     pairs = {ours.key: pair_sha(ours, other) for ours, other in pairs_of(contents, baseline, treatment)}
@@ -140,7 +142,9 @@ def outcomes_of(
         if (one.judge, one.dimension, one.arm, one.against) == (judge, dimension, treatment, baseline)
     ]
     found = {outcome.key: outcome for outcome in pair_outcomes(stored, pairs)}
-    kept = [key for key in pairs if key.probe_id not in excluded]
+    benchmark = {entry["id"]: entry.get("benchmark", "") for entry in contents.info.probes}
+    meant = {benchmark.get(one.probe_id, "") for one in stored} or set(benchmark.values())
+    kept = [key for key in pairs if key.probe_id not in excluded and benchmark.get(key.probe_id, "") in meant]
     return [found.get(key, PairOutcome(key, None, reason=NOT_JUDGED)) for key in kept]
 
 

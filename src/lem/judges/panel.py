@@ -77,8 +77,12 @@ def judge_dependent(whole: Estimate, without: Mapping[str, Estimate], null: floa
 
 
 def panel_judges(contents: RunContents, dimension: str) -> list[str]:
-    """The judges that rated a dimension, as they first appear; a stored panel is none of them."""
-    found = (one.judge for one in contents.judgements if one.dimension == dimension and not one.order)
+    """The judges that rated a dimension, as they first appear; one without any rating and a stored panel are none."""
+    found = (
+        one.judge
+        for one in contents.judgements
+        if one.dimension == dimension and not one.order and one.value is not None
+    )
     return [judge for judge in dict.fromkeys(found) if judge != PANEL]
 
 

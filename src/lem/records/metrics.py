@@ -7,7 +7,7 @@ never meant for is not counted as unscored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lem.records.cells import STALE, Cell, Outcome, join_cells
@@ -50,7 +50,7 @@ def metrics_of(contents: RunContents) -> list[Metric]:
     """
     names = sorted(contents.scores, key=lambda name: (name != FIRST, name))
     metrics = [_metric(contents, name, "scorer", contents.scores[name]) for name in names if contents.scores[name]]
-    judged = _by_dimension(contents.judgements)
+    judged = _by_dimension(contents)
     judges = Counter(dimension for _, dimension in judged)
     for (judge, dimension), judgements in judged.items():
         name = dimension if judges[dimension] == 1 and dimension not in names else f"{dimension} · {judge}"
@@ -97,13 +97,20 @@ def _mean_rows(series: Sequence[Sequence[Judgement]], name: str, answers: Mappin
     return rows
 
 
-def _by_dimension(judgements: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgement]]:
-    """Absolute ratings by (judge, dimension), as they first appear; comparisons of two answers are no metric."""
+def _by_dimension(contents: RunContents) -> dict[tuple[str, str], list[Judgement]]:
+    """Absolute ratings by (judge, dimension), judges as they first appear; comparisons of two answers are no metric.
+
+    A judge's dimensions are in the order of its manifest's rubrics, because verdicts are stored as they come.
+    """
     found: dict[tuple[str, str], list[Judgement]] = {}
-    for judgement in judgements:
+    for judgement in contents.judgements:
         if not judgement.order:
             found.setdefault((judgement.judge, judgement.dimension), []).append(judgement)
-    return found
+    judges = list(dict.fromkeys(judge for judge, _ in found))
+    rubrics = list(dict.fromkeys(name for one in contents.judges.values() for name in one.get("rubrics", {})))
+    place = {name: number for number, name in enumerate(rubrics)}
+    order = sorted(found, key=lambda key: (judges.index(key[0]), place.get(key[1], len(place))))
+    return {key: found[key] for key in order}
 
 
 def _as_score(judgement: Judgement, name: str) -> Score:

@@ -24,9 +24,10 @@ def win_rates_rich(rates: Sequence[Mapping[str, Any]], watermarks: Sequence[str]
     if not rates:
         return Text("no comparison of two arms is stored in this run.")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
-    table.add_column("treatment vs\nbaseline")
-    for name in ("judge", "win rate", "at equal\nlength", "won/tied/lost\nunscored", "consistent\nfirst"):
-        table.add_column(Text(name), justify="right")
+    table.add_column("treatment vs\nbaseline", overflow="fold")
+    table.add_column("judge", overflow="fold")
+    for name in ("win rate", "at equal\nlength", "won/tied/\nlost, uns.", "consistent\nfirst"):
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for rate in rates:
         table.add_row(
             Text(f"{rate['treatment']}\nvs {rate['baseline']}", "bold"),
@@ -42,7 +43,7 @@ def win_rates_rich(rates: Sequence[Mapping[str, Any]], watermarks: Sequence[str]
 def shown(estimate: Mapping[str, Any]) -> str:
     """An estimate of a share in two lines: the value and its interval, in percent."""
     low, high = estimate.get("low"), estimate.get("high")
-    ends = "[no interval]" if low is None or high is None else f"[{_percent(low)}, {_percent(high)}]"
+    ends = "no interval" if low is None or high is None else f"[{_percent(low)}, {_percent(high)}]"
     return f"{_percent(estimate.get('value'))}\n{ends}"
 
 
@@ -51,7 +52,8 @@ def at_equal_length(rate: Mapping[str, Any]) -> str:
     controlled = rate.get("controlled")
     if not controlled:
         return "-"
-    return shown(controlled["estimate"]) + (" *" if rate.get("length_matters") else "")
+    value, _, ends = shown(controlled["estimate"]).partition("\n")
+    return f"{value}{' *' if rate.get('length_matters') else ''}\n{ends}"
 
 
 def _percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,10 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
     for probe in plan.probes:
         if probe.id in known and known[probe.id] != probe:
             raise ResumeMismatch(
-                f"{run.path} holds another text or domain for probe {probe.id}; give a new --output, nothing was "
-                "touched."
+                f"{run.path} holds another {_differing(known[probe.id], probe)} for probe {probe.id}; give a new "
+                "--output, nothing was touched."
             )
+    _check_sources(plan, run)
     joined = {**known, **{probe.id: probe for probe in plan.probes}}
     repeats = max(plan.repeats, int(run.info.settings.get("repeats", 1)))
     items = grow_items(read_run_items(run.path), plan.items, run.path)
@@ -160,6 +161,30 @@ def _grow(plan: RunPlan, run: RunDirectory) -> RunPlan:
         for name, value in plan.data.items()
     }
     return replace(plan, probes=tuple(joined.values()), repeats=repeats, items=tuple(items), data=data)
+
+
+def _differing(known: Probe, probe: Probe) -> str:
+    """In what two probes of one id differ, in a word."""
+    if replace(known, max_tokens=probe.max_tokens) == probe:
+        return f"token limit ({known.max_tokens or 'none'}, now {probe.max_tokens or 'none'})"
+    return "text or domain"
+
+
+def _check_sources(plan: RunPlan, run: RunDirectory) -> None:
+    """Refuse items of a task from another source than those that the run holds.   Raises: ResumeMismatch."""
+    for task, facts in plan.data.get("tasks", {}).items():
+        before = run.info.data.get("tasks", {}).get(task, facts)
+        if _origin(before) != _origin(facts):
+            raise ResumeMismatch(
+                f"{run.path} holds items of {task} from another source ({before.get('path') or before.get('source')}); "
+                "give a new --output, nothing was touched."
+            )
+
+
+def _origin(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be equal for two sets of items to be of one source: a file wherever it is named from, a commit."""
+    path = str(facts.get("path"))
+    return facts.get("source"), path if facts.get("source") == "hub" else Path(path).resolve(), facts.get("revision")
 
 
 def _check_arms(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirectory) -> None:
