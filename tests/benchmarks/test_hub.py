@@ -160,3 +160,24 @@ def test_a_branch_is_looked_up_and_a_commit_is_taken_as_it_is() -> None:
     assert resolved(hub, "a" * 40)["revision"] == "a" * 40
     with pytest.raises(UserError, match="revision 'main' cannot be looked up"):
         resolved(hub, "main")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"mc1_targets": {"choices": ["Yes, old panes run."], "labels": [0]}},  # no best answer
+        {"question": None},
+    ],
+)
+def test_rows_of_another_form_are_a_sentence(tmp_path: Path, changed: dict[str, Any]) -> None:
+    names = ("generation", "multiple_choice")
+    folder = write(
+        tmp_path / "truthful_qa",
+        {
+            "generation/validation-00000-of-00001.parquet": [GENERATION],
+            "multiple_choice/validation-00000-of-00001.parquet": [{**TARGETS, **changed}],
+        },
+        configured(*[(name, "validation", f"{name}/validation-*") for name in names]),
+    )
+    with pytest.raises(DataError, match="its rows are not those of"):
+        read_items("truthfulqa_mc", folder)

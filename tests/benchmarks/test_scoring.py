@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from lem.benchmarks import probe, read_items, score_benchmarks, score_item
+from lem.benchmarks import BENCHMARKS, probe, read_items, score_benchmarks, score_item
 from lem.benchmarks.contamination import contaminated
-from lem.benchmarks.scoring import score_records
+from lem.benchmarks.over_refusal import KIND_SCORERS
+from lem.benchmarks.scoring import VERSIONS, score_records
 from lem.data.items import Item, items_text
 from lem.errors import DataError, UserError
 from lem.records import Record, RunContents, RunInfo, metrics_of, read_run, read_scores
+from lem.scorers import refusal
 from lem.scorers.passes import TRUNCATED
 
 SUM = Item("g1", "gsm8k", "How many are 2 and 3?", "sums", {"correct_answer": "5"})
@@ -48,6 +50,16 @@ def test_a_run_is_scored_by_the_rules_of_its_benchmarks(tmp_path: Path) -> None:
         "unsafe_refusal": {("base", "u1"): 1.0},
     }
     assert read_scores(run) == scored
+
+
+def test_every_rule_has_a_version_and_refusals_that_of_their_word_lists(tmp_path: Path) -> None:
+    scored = score_benchmarks(made_run(tmp_path / "run"))
+    assert {name: {score.version for score in scores} for name, scores in scored.items()} == {
+        "gsm8k_strict": {"1.0"}, "gsm8k_flexible": {"1.0"}, "over_refusal": {refusal.VERSION},
+        "unsafe_refusal": {refusal.VERSION},
+    }  # fmt: skip
+    rules = {name for benchmark in BENCHMARKS.values() for name in benchmark.scorers}
+    assert rules | {name for kinds in KIND_SCORERS.values() for name in kinds} == set(VERSIONS)
 
 
 def test_a_metric_covers_the_items_that_it_is_meant_for(tmp_path: Path) -> None:

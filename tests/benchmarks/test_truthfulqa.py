@@ -75,6 +75,18 @@ def test_the_list_of_mc1_is_used_where_it_differs_from_that_of_mc2() -> None:
     assert mc1(item, [-5.0, -9.0, -1.0, -6.0]) == (1.0, 0.0)
 
 
+def test_what_stands_only_in_the_list_of_mc1_has_no_share_of_mc2() -> None:
+    fields = {
+        "best_answer": "No.", "correct_answers": ["It is a solid."], "incorrect_answers": ["Yes."],
+        "mc1_incorrect_answers": ["Perhaps."],
+    }  # fmt: skip
+    item = replace(ITEM, fields=fields)
+    assert choices(item) == ("No.", "It is a solid.", "Yes.", "Perhaps.")
+    logs = [-1.0, -2.0, -3.0, -0.5]
+    assert mc2(item, logs) == pytest.approx(math.exp(-2.0) / (math.exp(-2.0) + math.exp(-3.0)), rel=1e-12)
+    assert mc1(item, logs) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     "response",
     [

@@ -99,21 +99,23 @@ def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     assert len(server.items) - before == (1 if lost else 0), "errors are asked again, what is unscored is not"
 
 
-def test_without_a_judge_the_sentence_names_both_ways_out(lem: Lem, run: Path) -> None:
-    for words in (("judge", "grade", run), ("judge", "pairs", run, "--treatment", TWO)):
-        assert_sentence(lem(*words), "no judge was named", "--judge gemini", "mlx:PATH", "--no-judge")
+def test_without_a_judge_the_sentence_names_what_works_here(lem: Lem, run: Path) -> None:
+    for words in (("judge", "grade", run), ("judge", "pairs", run, "--treatment", TWO), ("judge", "audit", run)):
+        said = lem(*words)
+        assert_sentence(said, "no judge was named", "--judge gemini", "mlx:PATH")
+        assert "--no-judge" not in said.err, "these commands have no such option"
 
 
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        ("openai:m@https://api.example.com/v1", ["OPENAI_API_KEY", "mlx:PATH", "--no-judge"]),
-        ("gemini", ["GEMINI_API_KEY", "mlx:PATH", "--no-judge"]),
+        ("openai:m@https://api.example.com/v1", ["OPENAI_API_KEY", "mlx:PATH"]),
+        ("gemini", ["GEMINI_API_KEY", "mlx:PATH"]),
         ("openai:m@ftp://127.0.0.1/v1", ["http"]),
         ("openai:m", ["URL"]),
         ("oracle:m", ["openai:MODEL@URL"]),
         ("mlx:nowhere/at/all", ["nowhere/at/all"]),
-        ("openai:m@http://127.0.0.1:9/v1", ["cannot be reached", "--no-judge"]),
+        ("openai:m@http://127.0.0.1:9/v1", ["cannot be reached", "mlx:PATH"]),
         ("panel=openai:m@http://127.0.0.1:9/v1", []),
     ],
 )
@@ -123,7 +125,10 @@ def test_a_judge_that_cannot_be_asked_is_a_sentence_and_nothing_is_touched(
     for variable in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     before = bytes_of(run)
-    assert_sentence(lem("judge", "grade", run, "--judge", spec), *parts)
+    said = lem("judge", "grade", run, "--judge", spec)
+    assert_sentence(said, *parts)
+    assert "--no-judge" not in said.err
+    assert "--model" not in said.err
     assert bytes_of(run) == before
 
 

@@ -12,14 +12,20 @@ import pytest
 from command_line import assert_sentence, run_in_process
 
 from known_judges import Gullible, Indifferent, KnownJudge, known_folder
+from lem.cli.judge_audit import audit
+from lem.judges.audit_plan import AuditSettings
+from lem.judges.protocol import JudgeIdentity
 from lem.paths import repository_root
+from lem.records.contents import read_contents
+from lem.reports.audit_file import audit_view
+from lem.reports.watermarks import watermarks
 
 NANO = repository_root() / "models" / "lem-nano"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return known_folder(tmp_path / "run")
+    return known_folder(tmp_path / "run", n=26)
 
 
 @pytest.fixture
@@ -75,14 +81,53 @@ def test_calls_that_are_missing_end_with_three(
 
 
 def test_bad_input_is_a_sentence(run: Path, judges: dict[str, KnownJudge], capsys: pytest.CaptureFixture[str]) -> None:
-    audit = ["judge", "audit", run]
-    assert_sentence(run_in_process(audit, capsys), "no judge was named")
-    named = [*audit, "--judge", "fair=mlx:."]
+    command = ["judge", "audit", run]
+    assert_sentence(run_in_process(command, capsys), "no judge was named")
+    named = [*command, "--judge", "fair=mlx:."]
     assert_sentence(run_in_process([*named, "--dimension", "wisdom"], capsys), "'wisdom' is no dimension")
     elsewhere = ["judge", "audit", run / "nothing", "--judge", "fair=mlx:."]
     assert_sentence(run_in_process(elsewhere, capsys), "holds no run.json")
     assert not (run / "audits").exists()
     assert judges["fair"].asked == []
+
+
+def test_a_narrower_audit_keeps_the_verdict_and_the_watermark(
+    run: Path, judges: dict[str, KnownJudge], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["judge", "audit", run, "--judge", "j=mlx:.", "--together"]
+    judges["j"] = Indifferent()
+    judges["j"].identity = JudgeIdentity("j", "test", "known")
+    assert run_in_process(command, capsys).code == 1
+    narrow = [*command, "--instrument", "rating", "--dimension", "sovereignty", "--n", 3]
+    found = run_in_process(narrow, capsys)
+    assert found.code == 1
+    assert "in an earlier audit" in found.err
+    assert "pair: better 0% [0%, 17%], n = 20" in found.err
+    shown = found.out.partition("found by an earlier audit, not made again")[2]
+    assert [line for line in shown.splitlines() if line.startswith("pair: better") and "failed" in line]
+    assert max(map(len, found.out.splitlines()[:-1])) <= 80
+    contents = read_contents(run)
+    assert [mark.word for mark in watermarks(contents, "j")] == ["UNTRUSTWORTHY"]
+    shown_on_page = audit_view("j", contents.audits["j"])
+    assert shown_on_page.untrustworthy
+    assert ("pair: better (earlier)", "failed") in [(one.name, one.outcome) for one in shown_on_page.checks]
+
+
+def test_another_judge_under_the_name_is_found_before_the_first_one_is_asked(
+    run: Path, judges: dict[str, KnownJudge], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ["judge", "audit", run, "--judge", "indifferent=mlx:.", "--together", "--n", 2]
+    assert run_in_process(first, capsys).code == 1
+    judges["indifferent"].identity = JudgeIdentity("indifferent", "test", "another")
+    both = ["judge", "audit", run, "--judge", "fair=mlx:.", "--judge", "indifferent=mlx:.", "--together", "--n", 2]
+    assert_sentence(run_in_process(both, capsys), "'indifferent' was audited here as test known", "--judge NAME=")
+    assert judges["fair"].asked == []
+
+
+def test_the_default_is_the_number_that_the_settings_have() -> None:
+    option = next(one for one in audit.params if one.name == "n")
+    assert option.default == AuditSettings().n
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from known_judges import (
     Dice,
@@ -21,13 +23,15 @@ from known_judges import (
     material,
 )
 from lem.errors import DataError, UserError
-from lem.judges.audit import audit_file, read_audit, read_summaries
+from lem.judges.audit import audit_file, read_audit
 from lem.judges.audit_plan import AuditSettings, plan_audit
 from lem.judges.audit_run import Audit, audit_run
-from lem.judges.audit_verdict import Status, Trust
+from lem.judges.audit_verdict import BOUNDS, Status, Trust
 from lem.judges.calls import Asking
 from lem.judges.protocol import Call, Ending, Reply
 from lem.judges.rubrics import rubrics_for
+from lem.records.judge_files import read_audits
+from lem.stats import rate
 
 SETTINGS = AuditSettings(20, asking=Asking(together=True))
 
@@ -56,7 +60,7 @@ def test_a_fair_judge_is_trustworthy(run: Path) -> None:
     assert value(audit, "rating: off topic") < -3
     names = {one.measure.name for one in audit.checks}
     assert len(names) == len(audit.checks) == 25
-    summary = read_summaries(run)["fair"]
+    summary = read_audits(run)["fair"]
     assert summary["verdict"] == "trustworthy"
     assert summary["calls"] == len(judge.asked) == len(read_audit(run, "fair"))
     assert summary["cost"] == pytest.approx(0.001 * len(judge.asked))
@@ -169,7 +173,7 @@ def test_another_setting_asks_anew_and_keeps_what_was_there(run: Path) -> None:
     before = audit_file(run, "fair").read_bytes()
     judge = KnownJudge()
     audit_run(run, judge, AuditSettings(20, asking=Asking(together=True, rationale=False)))
-    assert len(judge.asked) == read_summaries(run)["fair"]["calls"]
+    assert len(judge.asked) == read_audits(run)["fair"]["calls"]
     assert audit_file(run, "fair").read_bytes().startswith(before)
 
 
@@ -255,14 +259,54 @@ def test_one_arm_has_no_real_pairs(tmp_path: Path) -> None:
     assert "pair: swap" not in {one.measure.name for one in audit.checks}
 
 
-def test_an_audit_of_another_judge_than_the_one_that_judged_says_so(run: Path) -> None:
-    manifest = {"judge": "fair", "backend": "test", "model": "known", "settings": {}}
-    path = run / "judgements" / "fair.json"
-    path.write_text(json.dumps(manifest))
-    settings = AuditSettings(5, instruments=("pair",))
-    assert not any("another model" in note for note in audit_run(run, KnownJudge(), settings).notes)
-    path.write_text(json.dumps({**manifest, "settings": {"temperature": 1}}))
-    assert any("another model or other settings" in note for note in audit_run(run, KnownJudge(), settings).notes)
+def slips_once_pass(n: int) -> bool:
+    """Whether n - 1 of n lie at 80% or more with the whole interval, and 1 of n at 20% or less."""
+    return rate(n - 1, n).low >= BOUNDS["pair: swap"].low and rate(1, n).high <= BOUNDS["pair: padded"].high
+
+
+def test_by_default_one_slip_in_a_check_can_still_pass() -> None:
+    """The interval is Clopper and Pearson's, worked out here from the beta distribution."""
+    n = AuditSettings().n
+    assert rate(n - 1, n).low == pytest.approx(stats.beta.ppf(0.025, n - 1, 2), abs=1e-9)
+    assert rate(1, n).high == pytest.approx(stats.beta.ppf(0.975, 2, n - 1), abs=1e-9)
+    assert slips_once_pass(n)
+    assert not any(slips_once_pass(fewer) for fewer in range(1, n)), "no smaller sample would do"
+    ends = {bound.low for name, bound in BOUNDS.items() if name.startswith("pair")} - {0.0}
+    assert max(ends) == 0.8, "the bounds that the default goes by are the narrowest"
+
+
+class SlipsOnce(KnownJudge):
+    """Fair but for one unit of each kind of canary, where it gives the verdict that costs most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slipped: set[str] = set()
+
+    def reply(self, call: Call) -> Reply:
+        instrument, variant, *rest = str(call.id).split("|")
+        found = super().reply(call)
+        if instrument == "rating" or (variant == "again" and rest[-1] != "ab"):
+            return found
+        first = f"{variant} {rest[0]}"
+        if first not in self.slipped and any(one.startswith(f"{variant} ") for one in self.slipped):
+            return found
+        self.slipped.add(first)
+        wrong = {"better": "B", "real": "A", "identical": "A", "again": "B"}.get(variant, "A")
+        if variant != "real" and rest[-1] == "ba":
+            wrong = {"A": "B", "B": "A"}[wrong]
+        verdict = {**json.loads(found.text), "verdict": wrong}
+        return replace(found, text=json.dumps(verdict))
+
+
+def test_a_judge_that_slips_once_in_every_check_of_pairs_passes_the_default_audit(tmp_path: Path) -> None:
+    run = known_folder(tmp_path / "run", n=30)
+    audit = audit_run(run, SlipsOnce(), AuditSettings(instruments=("pair",)))
+    slips = {one.measure.name: one.measure.estimate for one in audit.checks if one.measure.unit == "share"}
+    for name in ("pair: swap", "pair: identical", "pair: padded", "pair: injected fence", "pair: better"):
+        assert min(slips[name].value, 1 - slips[name].value) == pytest.approx(1 / slips[name].n), name
+    assert audit.verdict is Trust.TRUSTWORTHY, audit.sentence
+    few = audit_run(run, SlipsOnce(), AuditSettings(25, instruments=("pair",), asking=Asking(rationale=False)))
+    assert "pair: identical" in few.sentence
 
 
 @pytest.mark.parametrize("benchmark", ["truthfulqa", "do_not_answer", "toxigen", "ethics"])

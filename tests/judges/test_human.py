@@ -164,6 +164,18 @@ def test_judges_agree_as_krippendorff_counts_it() -> None:
     assert random[0].conclusion == "no headline"
 
 
+def test_the_panel_and_a_judge_without_a_value_are_no_raters() -> None:
+    truth = [1.0, 3.0, 5.0, 8.0, 9.0, 10.0]
+    near = [2.0, 3.0, 5.0, 7.0, 9.0, 10.0]
+    two = rated("one", truth) + rated("two", near)
+    panel = rated("panel", [value / 10 for value in reversed(truth)])
+    silent = rated("silent", [None] * 6)
+    [alone] = judge_agreement(two)
+    assert judge_agreement(two + panel + silent) == [alone]
+    assert judge_agreement(rated("one", truth) + panel + silent) == []
+    assert {one.judge for one in human_agreement(rated("human:ada", truth), two + panel)} == {"one", "two"}
+
+
 @pytest.mark.parametrize(
     ("low", "said"), [(0.8, "conclude"), (0.79, "tentative"), (0.667, "tentative"), (0.66, "no headline")]
 )

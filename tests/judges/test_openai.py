@@ -161,7 +161,7 @@ def test_a_broken_connection_is_retried() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (failing(401, f"Incorrect API key provided: {KEY}"), ("OPENAI_API_KEY", "HTTP 401", "--no-judge")),
+        (failing(401, f"Incorrect API key provided: {KEY}"), ("OPENAI_API_KEY", "HTTP 401", "--judge mlx:PATH")),
         (failing(403, f"{KEY} may not"), ("may not use org/judge-1", "HTTP 403")),
         (failing(404, "The model does not exist"), ("there is no model org/judge-1", "does not exist")),
         (failing(429, "You exceeded your quota", code="insufficient_quota"), ("wants to be paid first",)),
@@ -208,7 +208,7 @@ def test_no_server_at_all_is_one_sentence() -> None:
 
 def test_no_key_for_a_server_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UserError, match=r"set OPENAI_API_KEY .*--judge mlx:PATH.*--no-judge"):
+    with pytest.raises(UserError, match=r"set OPENAI_API_KEY .*--judge mlx:PATH`\.$"):
         open_openai("o", MODEL, "https://judges.test/v1", Waiting().limits())
 
 

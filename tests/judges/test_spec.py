@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lem.errors import UserError
 from lem.judges.access import is_local, portable_schema
 from lem.judges.gemini import DEFAULT_MODEL
 from lem.judges.spec import open_judge, parse_spec
+from tiny import make_model
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_the_three_forms(text: str, name: str, backend: str, model: str, url: st
         ("", "write gemini, gemini:MODEL"),
         ("claude", "no judge of this form: 'claude'"),
         ("gemini:", "names no model"),
-        ("mlx", "mlx:PATH"),
+        ("mlx:", "mlx:PATH"),
         ("openai", "model and a URL"),
         ("openai:m", "model and a URL"),
         ("openai:m@x.test/v1", "model and a URL"),
@@ -135,5 +137,36 @@ def test_a_schema_in_the_keywords_of_services_leaves_names_alone_and_the_origina
 
 
 def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match="nothing: no such model") as raised:
         open_judge(parse_spec(f"mlx:{tmp_path / 'nothing'}"))
+    assert "--model" not in str(raised.value)
+    assert "give --judge mlx:PATH a folder, a hub id" in str(raised.value)
+    with pytest.raises(UserError, match=r"holds no config\.json") as raised:
+        open_judge(parse_spec(f"mlx:{tmp_path}"))
+    assert str(raised.value).endswith("check --judge mlx:PATH.")
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config whose table of models names a tiny one, which is the default, too."""
+    model = make_model(tmp_path / "tiny-llama", "llama")
+    path = tmp_path / "lem.config.json"
+    path.write_text(json.dumps({"models": {"short": str(model)}, "default_model": "short"}))
+    monkeypatch.setenv("LEM_CONFIG", str(path))
+    return model
+
+
+def test_a_short_name_of_the_config_is_the_model_behind_it(config: Path) -> None:
+    specs = [parse_spec(text) for text in ("mlx:short", f"mlx:{config}", "mlx", "mine=mlx")]
+    assert [spec.name for spec in specs] == ["short", "tiny-llama", "tiny-llama", "mine"]
+    found = []
+    for spec in specs:
+        with open_judge(spec) as judge:
+            found.append(judge.identity)
+    assert len({one.settings["model"] for one in found}) == 1
+    assert {one.model for one in found} == {found[1].model}
+
+
+def test_a_name_that_the_config_lacks_is_a_sentence(config: Path) -> None:
+    with pytest.raises(UserError, match=r"--judge mlx:shrt: shrt: no such model; give --judge mlx:PATH"):
+        open_judge(parse_spec("mlx:shrt"))

@@ -187,3 +187,16 @@ def test_an_unknown_baseline_is_a_sentence(contents: RunContents) -> None:
 def test_nothing_scored_says_so(tmp_path: Path) -> None:
     assert "Nothing is scored or judged yet." in terminal([])
     assert benchmark_csv([]).startswith("metric,arm")
+
+
+def test_items_that_an_adapter_was_trained_on_mark_every_rendering_of_their_metric_and_no_other() -> None:
+    made = evaluation()
+    met = {"gsm8k-03": ["an/adapter"], "gsm8k-04": ["an/adapter"], "left-out": ["an/adapter"]}
+    rows = benchmark_table(replace(made, info=replace(made.info, data={"contaminated": met})))
+    marked = {row.metric for row in rows if "CONTAMINATED" in [mark.word for mark in row.watermarks]}
+    assert marked == {"gsm8k_strict", "gsm8k_flexible"}
+    sentence = "CONTAMINATED: an adapter of this run was trained on 2 of the 20 items of gsm8k_strict"
+    assert sentence in " ".join(terminal(rows).split())
+    for rendered in (benchmark_markdown(rows), benchmark_csv(rows), benchmark_json(rows)):
+        assert sentence in rendered
+    assert "CONTAMINATED" not in benchmark_csv(benchmark_table(made))

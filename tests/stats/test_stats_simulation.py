@@ -73,6 +73,16 @@ def test_the_other_intervals_cover(others: Shares) -> None:
             assert share >= 0.95 - BAND, (method, n)
         elif "Cliff" in method or "alpha" in method or "kappa" in method:
             assert share >= (0.93 if n > 100 else 0.91) - (BAND if "Cliff" in method else 2 * BAND), (method, n)
+        elif "corrected share" in method:
+            assert share >= 0.95 - BAND, (method, n)
+    assert {method for method, _, _ in others if "corrected share" in method} == {
+        "corrected share, 50 and 50 labels", "corrected share, 10 and 90 labels",
+    }  # fmt: skip
+
+
+def test_a_new_part_does_not_change_the_figures_of_the_others() -> None:
+    assert simulation.PARTS[:7] == ("fixed set", "length", "ranks", "shares", "agreement", "margins", "families")
+    assert sorted(simulation.PARTS) == sorted({**simulation.COVERING, **simulation.ERRING})
 
 
 def test_margins_and_corrections_err_at_most_as_often_as_they_say(others: Shares) -> None:

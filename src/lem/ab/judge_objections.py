@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lem.ab.contrast import Contrast
 from lem.ab.objections import WATERMARK, Objection
@@ -19,10 +21,12 @@ def judge_objections(
 ) -> list[Objection]:
     """Watermarks on contrasts whose metric comes from a judge; none for judges that others ran (imported ratings)."""
     found: dict[tuple[str, str], Objection] = {}
+    every = [*_kin(contents, contrasts)]
     for contrast in contrasts:
-        against = (*_kin(contents, contrast), *_audit(contents, contrast), *_panel(contents, contrast, excluded))
-        for objection in against:
-            found.setdefault((objection.code, objection.sentence), objection)
+        every += [*_audit(contents, contrast), *_panel(contents, contrast, excluded)]
+    for one in every:
+        known = found.setdefault((one.code, one.sentence), one)
+        found[one.code, one.sentence] = replace(known, metrics=tuple(dict.fromkeys((*known.metrics, *one.metrics))))
     return list(found.values())
 
 
@@ -58,13 +62,31 @@ def judge_notes(contents: RunContents) -> list[str]:
     return notes
 
 
-def _kin(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
-    for judge, related in kin_of(contents, contrast.metric, contrast.source).items():
-        arms = [arm for arm in related if arm in (contrast.treatment, contrast.baseline)]
-        if arms:
-            named = " and ".join(f"'{arm}'" for arm in arms)
-            sentence = f"self-judged: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing."
-            yield Objection(SELF_JUDGED, WATERMARK, sentence, (contrast.treatment, contrast.baseline))
+def _kin(contents: RunContents, contrasts: Sequence[Contrast]) -> Iterator[Objection]:
+    """Contrasts with an arm of the judge's lineage; one sentence where every contrast of a judge has one."""
+    related: dict[str, list[tuple[Contrast, list[str]]]] = {}
+    judged: Counter[str] = Counter()
+    for contrast in contrasts:
+        sides = (contrast.treatment, contrast.baseline)
+        judged.update(_judges(contents, contrast.metric, contrast.source))
+        for judge, kin in kin_of(contents, contrast.metric, contrast.source).items():
+            if arms := [arm for arm in kin if arm in sides]:
+                related.setdefault(judge, []).append((contrast, arms))
+    for judge, found in related.items():
+        if len(found) == judged[judge]:
+            every = dict.fromkeys(arm for _, arms in found for arm in arms)
+            metrics = tuple(dict.fromkeys(contrast.metric for contrast, _ in found))
+            yield Objection(SELF_JUDGED, WATERMARK, _kin_sentence(judge, list(every)), metrics=metrics)
+            continue
+        for contrast, arms in found:
+            pair = (contrast.treatment, contrast.baseline)
+            yield Objection(SELF_JUDGED, WATERMARK, _kin_sentence(judge, arms), pair, metrics=(contrast.metric,))
+
+
+def _kin_sentence(judge: str, arms: Sequence[str]) -> str:
+    quoted = [f"'{arm}'" for arm in arms]
+    named = " and ".join(part for part in (", ".join(quoted[:-1]), quoted[-1]) if part)
+    return f"self-judged: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing."
 
 
 def _audit(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
@@ -72,12 +94,13 @@ def _audit(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
         verdict = contents.audits.get(judge, {}).get("verdict")
         if verdict is None:
             sentence = f"the judge '{judge}' was not audited; `lem judge audit` says how far it can be trusted."
-            yield Objection("judge-not-audited", WATERMARK, sentence)
+            yield Objection("judge-not-audited", WATERMARK, sentence, metrics=(contrast.metric,))
         elif verdict == UNTRUSTWORTHY:
-            yield Objection("judge-untrustworthy", WATERMARK, f"the audit found the judge '{judge}' not trustworthy.")
+            sentence = f"the audit found the judge '{judge}' not trustworthy."
+            yield Objection("judge-untrustworthy", WATERMARK, sentence, metrics=(contrast.metric,))
         elif verdict == NOT_SHOWN:
             sentence = f"the audit did not show that the judge '{judge}' can be trusted; a larger --n may."
-            yield Objection("judge-not-shown", WATERMARK, sentence)
+            yield Objection("judge-not-shown", WATERMARK, sentence, metrics=(contrast.metric,))
 
 
 def _panel(contents: RunContents, contrast: Contrast, excluded: frozenset[str]) -> Iterator[Objection]:
@@ -92,17 +115,18 @@ def _panel(contents: RunContents, contrast: Contrast, excluded: frozenset[str]) 
 def _panel_on(
     contents: RunContents, contrast: Contrast, dimension: str, excluded: frozenset[str]
 ) -> Iterator[Objection]:
+    pair = (contrast.treatment, contrast.baseline)
     panel = panel_contrast(contents, dimension, contrast.treatment, contrast.baseline, excluded=excluded)
     if panel.judge_dependent:
         named = ", ".join(f"'{judge}'" for judge in panel.dependent)
         sentence = f"judge-dependent: {dimension} changes its sign, or loses it, without {named}."
-        yield Objection("judge-dependent", WATERMARK, sentence, (contrast.treatment, contrast.baseline))
+        yield Objection("judge-dependent", WATERMARK, sentence, pair, metrics=(contrast.metric,))
     if panel.flat:
         named = ", ".join(f"'{judge}'" for judge in panel.flat)
         sentence = f"{dimension}: {named} rated every answer alike and added nothing to the panel."
-        yield Objection("flat-judge", WATERMARK, sentence)
+        yield Objection("flat-judge", WATERMARK, sentence, metrics=(contrast.metric,))
     if panel.n_partial:
         sentence = (
             f"{dimension}: {panel.n_partial} answers were not rated by every judge of the panel and are left out."
         )
-        yield Objection("partial-panel", WATERMARK, sentence, (contrast.treatment, contrast.baseline))
+        yield Objection("partial-panel", WATERMARK, sentence, pair, metrics=(contrast.metric,))

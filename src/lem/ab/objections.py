@@ -31,7 +31,8 @@ MOSTLY_TRUNCATED = 0.5
 class Objection:
     """One reason not to take a comparison at its word.
 
-    `arms` are those it is about: it concerns the contrasts that have all of them (none: every contrast).
+    `arms` are those it is about: it concerns the contrasts that have all of them (none: every contrast), under the
+    `metrics` that it names (none: every metric).
     `overridden` is True for a refusal that `--anyway` set aside.
     """
 
@@ -40,6 +41,7 @@ class Objection:
     sentence: str
     arms: tuple[str, ...] = ()
     overridden: bool = False
+    metrics: tuple[str, ...] = ()
 
     def concerns(self, *names: str) -> bool:
         """True for a contrast between these arms."""
@@ -58,6 +60,7 @@ def objections(
         found += _unlike(_facts(info, against), _facts(info, treatment), against, treatment)
         found += _endings(arms[against], arms[treatment])
         found += _other_probes(info, treatment, against)
+    found += _mostly_cut_off(arms, contrasts)
     for treatment in treatments:
         found += _no_placebo(info, treatment, arms)
     for name, facts in arms.items():
@@ -137,12 +140,23 @@ def _endings(base: ArmFacts, other: ArmFacts) -> Iterator[Objection]:
             f"{_share(base.truncated)} of those of '{base.name}'; scores that depend on length are not comparable."
         )
         yield Objection("truncation", WATERMARK, sentence, (other.name, base.name))
-    elif min(base.truncated.value, other.truncated.value) > MOSTLY_TRUNCATED:
+
+
+def _mostly_cut_off(arms: Mapping[str, ArmFacts], contrasts: Sequence[Contrast]) -> Iterator[Objection]:
+    """Pairs of arms of which most answers were cut off alike; one sentence where that is so of every pair."""
+    pairs = list(dict.fromkeys((arms[c.baseline], arms[c.treatment]) for c in contrasts))
+    cut = [pair for pair in pairs if min(arm.truncated.value for arm in pair) > MOSTLY_TRUNCATED]
+    alike = [pair for pair in cut if abs(pair[0].truncated.value - pair[1].truncated.value) <= TRUNCATED_GAP]
+    whole = len(alike) == len(pairs) > 1
+    for group in [tuple(dict.fromkeys(arm for pair in pairs for arm in pair))] if whole else alike:
+        names = " and ".join([", ".join(f"'{arm.name}'" for arm in group[:-1]), f"'{group[-1].name}'"])
+        shares = " and ".join([", ".join(_share(arm.truncated) for arm in group[:-1]), _share(group[-1].truncated)])
         sentence = (
-            f"most answers of '{base.name}' and '{other.name}' were cut off by the token limit "
-            f"({_share(base.truncated)} and {_share(other.truncated)}), so beginnings are compared, not answers."
+            f"most answers of {names} were cut off by the token limit ({shares}), so beginnings are compared, not "
+            "answers."
         )
-        yield Objection("cut-off", WATERMARK, sentence, (other.name, base.name))
+        concerned = () if whole else tuple(arm.name for arm in reversed(group))
+        yield Objection("cut-off", WATERMARK, sentence, concerned)
 
 
 def _other_probes(info: RunInfo, treatment: str, against: str) -> Iterator[Objection]:
@@ -205,4 +219,4 @@ def _few_domains(contrasts: Sequence[Contrast]) -> Iterator[Objection]:
             "answers within one are; the headline interval is as wide as that makes it, the BCa interval takes the "
             "probes as independent."
         )
-        yield Objection("few-domains", WATERMARK, sentence)
+        yield Objection("few-domains", WATERMARK, sentence, metrics=tuple(metrics))

@@ -65,7 +65,7 @@ def _read(benchmark: Benchmark, source: Source, revision: str | None) -> list[It
     rows, also = hub_rows(hub, folder, revision)
     try:
         found = hub.to_rows(rows, also)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{place}: its rows are not those of {hub.path} ({error!r}); check the revision.") from None
     return _unique([_item(benchmark, row, f"{place} row {n}") for n, row in enumerate(found)], place)
 

@@ -10,10 +10,19 @@ from lem.benchmarks.table import scorers_of
 from lem.data.items import Item, read_run_items
 from lem.errors import DataError, UserError
 from lem.records import Record, Score, read_run, text_sha, write_atomic
+from lem.scorers import refusal
 from lem.scorers.passes import TRUNCATED
 from lem.scorers.result import ScoreResult
 
-VERSION = "1.0"
+# Version of each rule: raised with every change that can change a value, so that no table mixes two rules.
+VERSIONS = {
+    "gsm8k_strict": "1.0",
+    "gsm8k_flexible": "1.0",
+    "truthfulqa_mc1": "1.0",
+    "truthfulqa_mc2": "1.1",
+    "over_refusal": refusal.VERSION,
+    "unsafe_refusal": refusal.VERSION,
+}
 
 
 def score_item(scorer: str, item: Item, record: Record) -> ScoreResult:
@@ -69,7 +78,7 @@ def _row(scorer: str, record: Record, response: str, result: ScoreResult) -> Sco
         probe_id=record.probe_id,
         repeat=record.repeat,
         scorer=scorer,
-        version=VERSION,
+        version=VERSIONS[scorer],
         value=result.value,
         signals=result.signals,
         unscored=result.unscored,

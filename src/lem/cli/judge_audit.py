@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lem.cli.judge_options import judge_options, opened, price_of, take_judge_options
+from lem.cli.judge_options import JudgeOptions, budget_of, judge_options, opened, take_judge_options
 from lem.cli.options import existing_path, json_option, print_json, progress
 from lem.errors import CheckFailed, Incomplete
 from lem.paths import display_path
 
 if TYPE_CHECKING:
     from lem.judges.audit_run import Audit
+    from lem.judges.spec import JudgeSpec
+    from lem.records import RunContents
 
 INSTRUMENTS = {"both": ("rating", "pair"), "rating": ("rating",), "pairs": ("pair",)}
 
@@ -32,7 +34,7 @@ INSTRUMENTS = {"both": ("rating", "pair"), "rating": ("rating",), "pairs": ("pai
     help="What is audited: ratings, comparisons of two answers, or both.",
 )  # fmt: skip
 @click.option(
-    "--n", "n", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
+    "--n", "n", type=click.IntRange(min=1), default=26, show_default=True, metavar="N",
     help="Answers that canaries are made of, and as many real pairs.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=42, show_default=True, help="Chooses the answers.")
@@ -44,51 +46,59 @@ def audit(
     """Try every --judge on answers of RUN whose worth is known: copies that say no more, less, or give orders.
 
     Replies go to audits/<judge>.jsonl, findings to audits/<judge>.json. Ends with 1 if a judge is not trustworthy.
-    Resumes where it stopped.
+    Resumes where it stopped. What an earlier audit found stands until the same is asked again as widely.
     """
     from lem.judges.audit_plan import AuditSettings
     from lem.judges.audit_run import audit_run
     from lem.judges.manifest import check_pedigree
     from lem.judges.rubrics import read_rubric
-    from lem.records.run import read_manifest
+    from lem.records.contents import read_contents
 
     path, judging = existing_path(run), take_judge_options(options)
     rubrics = [read_rubric(name) for name in dimensions]
-    info = read_manifest(path)
+    contents = read_contents(path)
     settings = AuditSettings(n, seed, INSTRUMENTS[instrument], judging.asking)
     found: list[Audit] = []
     kin: dict[str, list[str]] = {}
     spent = 0.0
-    for spec in judging.specs():
-        with opened(spec, judging, spent) as judge:
-            pedigree = check_pedigree(judge.identity, info, allow_self_judge=judging.allow_self_judge)
+    specs = judging.specs()
+    if len(specs) > 1:
+        _check(specs, judging, contents, path)
+    for spec in specs:
+        budget = budget_of(spec, judging, spent)
+        with opened(spec, judging, budget=budget) as judge:
+            pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=judging.allow_self_judge)
             kin[judge.identity.name] = list(dict.fromkeys(one.arm for one in pedigree.kin))
             notes = [*pedigree.notes, *(f"of one lineage with arm '{one.arm}': {one.why}" for one in pedigree.kin)]
-            price = price_of(spec, judging)
             facts = {
                 "kin": list(pedigree.kin),
-                "currency": price.currency if price else "",
+                "currency": budget.price.currency if budget.price else "",
                 "command": ["lem", *sys.argv[1:]],
             }
             with _asking(judge.identity.name) as callbacks:
-                replied = callbacks.pop("replied")
                 found.append(audit_run(path, judge, settings, rubrics=rubrics, notes=notes, facts=facts, **callbacks))
-            spent += sum(reply.cost or 0.0 for reply in replied)
+        spent = budget.spent  # also what failed calls may have cost, which no reply tells
     _print(found, kin, as_json)
     _conclude(found)
 
 
+def _check(specs: Sequence[JudgeSpec], judging: JudgeOptions, contents: RunContents, run: Path) -> None:
+    """Find what is wrong with the last judge before the first one is paid for."""
+    from lem.judges.audit_history import refuse_other_judge
+    from lem.judges.manifest import check_pedigree
+
+    for spec in specs:
+        with opened(spec, judging) as judge:
+            check_pedigree(judge.identity, contents.info, allow_self_judge=judging.allow_self_judge)
+            refuse_other_judge(run, judge.identity, contents.audits.get(judge.identity.name))
+
+
 @contextmanager
 def _asking(name: str) -> Iterator[dict[str, Any]]:
-    """A progress bar over the calls, as the callbacks of `audit_run`; "replied" collects the replies.
-
-    Raises: Incomplete on Ctrl-C.
-    """
-    replied: list[Any] = []
+    """A progress bar over the calls, as the callbacks of `audit_run`.   Raises: Incomplete on Ctrl-C."""
     with progress(f"audit of {name}", 0, "calls") as advance:
 
         def on_reply(reply: Any) -> None:
-            replied.append(reply)
             advance(1, note=str(reply.id).rpartition("|")[0])
 
         def on_start(total: int, missing: int) -> None:
@@ -96,7 +106,7 @@ def _asking(name: str) -> Iterator[dict[str, Any]]:
             click.echo(f"audit of {name}: {total} calls, {missing} still to ask", err=True)
 
         try:
-            yield {"on_start": on_start, "on_reply": on_reply, "replied": replied}
+            yield {"on_start": on_start, "on_reply": on_reply}
         except KeyboardInterrupt:
             raise Incomplete(
                 "interrupted; every reply that came is on disk, the same command goes on from there."

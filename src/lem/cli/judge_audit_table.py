@@ -32,7 +32,10 @@ def audit_rich(audit: Audit, kin: Sequence[str] = ()) -> RenderableType:
     Args:  kin: arms that the judge is of one lineage with; they are named above and below the table.
     """
     mark = [Text(f"SELF-JUDGED: of one lineage with {', '.join(kin)}", "bold reverse")] if kin else []
-    parts: list[RenderableType] = [*mark, Text(f"audit of the judge {audit.judge}", "bold"), _checks(audit)]
+    parts: list[RenderableType] = [*mark, Text(f"audit of the judge {audit.judge}", "bold"), _checks(audit.checks)]
+    if audit.earlier:
+        before = [one.check for one in audit.earlier]
+        parts += [Text("\nfound by an earlier audit, not made again", "bold"), _checks(before)]
     parts += [Text(_LEGEND, "dim"), *_reasons(audit)]
     if audit.others or audit.judges:
         parts += [Text(""), _others(audit)]
@@ -44,9 +47,9 @@ def audit_rich(audit: Audit, kin: Sequence[str] = ()) -> RenderableType:
     return Group(*parts, *(Text(f"note: {note}") for note in audit.notes), *mark)
 
 
-def _checks(audit: Audit) -> Table:
+def _checks(checks: Sequence[Check]) -> Table:
     table = _table("check", "n", "found", "[95%]", "must be", "")
-    for one in audit.checks:
+    for one in checks:
         found, unit = one.measure.estimate, one.measure.unit
         status = Text(str(one.status), _STYLES[str(one.status)])
         table.add_row(Text(one.measure.name), *_cells(found, unit), Text(_bound(one.bound, unit)), status)
@@ -55,8 +58,9 @@ def _checks(audit: Audit) -> Table:
 
 def _reasons(audit: Audit) -> list[Text]:
     """Why the failed checks matter, each once."""
-    failed: list[Check] = [one for one in audit.checks if str(one.status) == "failed"]
-    return [Text(f"failed, {one.measure.name}: {one.measure.about}; {one.bound.reason}.") for one in failed]
+    every = [*audit.checks, *(one.check for one in audit.earlier)]
+    failed = {one.measure.name: one for one in every if str(one.status) == "failed"}
+    return [Text(f"failed, {name}: {one.measure.about}; {one.bound.reason}.") for name, one in failed.items()]
 
 
 def _others(audit: Audit) -> Table:

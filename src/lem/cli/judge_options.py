@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SPEC = "[NAME=]SPEC"
-REMEDY = (
-    "give --judge gemini, --judge openai:MODEL@URL or --judge mlx:PATH (a local model), or --no-judge for the answers "
-    "alone"
-)
+NAME_ONE = "give --judge gemini, --judge openai:MODEL@URL or --judge mlx:PATH (a local model)"
+WITHOUT_JUDGE = "leave judging out with --no-judge"  # of commands that have this option
+REMEDY = f"{NAME_ONE}, or {WITHOUT_JUDGE}"
 
 _OPTIONS = (
     click.option("--judge", "judges", multiple=True, metavar=SPEC,
-                 help="gemini[:M], openai:M@URL or mlx:PATH; repeatable."),
+                 help="gemini[:M], openai:M@URL or mlx[:MODEL]; repeatable."),
     click.option("--together", is_flag=True, help="Ask for all dimensions of a benchmark in one call."),
     click.option("--no-rationale", is_flag=True, help="Ask for the verdict alone (cheaper, less considered)."),
     click.option("--judge-method", type=click.Choice(["grammar", "labels"]), default="grammar", show_default=True,
@@ -40,7 +39,7 @@ _OPTIONS = (
     click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
                  help="Seconds that one call may take."),
     click.option("--max-cost", type=click.FloatRange(min=0, min_open=True),
-                 help="Stop asking before this sum is spent."),
+                 help="Stop asking services before this sum is spent."),
     click.option("--prices", metavar="FILE", help="Price table (YAML or JSON), needed for costs."),
     click.option("--allow-self-judge", is_flag=True, help="Let a judge rate its own lineage; watermarks every table."),
 )  # fmt: skip
@@ -48,7 +47,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """The values of the judge options."""
+    """The values of the judge options; `can_do_without` is True of a command that has `--no-judge`."""
 
     judges: tuple[str, ...] = ()
     together: bool = False
@@ -60,6 +59,7 @@ class JudgeOptions:
     max_cost: float | None = None
     prices: str | None = None
     allow_self_judge: bool = False
+    can_do_without: bool = False
 
     @property
     def asking(self) -> Asking:
@@ -73,7 +73,7 @@ class JudgeOptions:
         from lem.judges.spec import parse_spec
 
         if not self.judges:
-            raise UserError(f"no judge was named; {REMEDY}.")
+            raise UserError(f"no judge was named; {REMEDY if self.can_do_without else NAME_ONE}.")
         found = [parse_spec(text) for text in self.judges]
         names = [spec.name for spec in found]
         alike = [name.casefold() for name in names]  # their files must differ on any file system
@@ -97,17 +97,19 @@ def judge_options(command: Command) -> Command:
 
 def take_judge_options(options: dict[str, Any]) -> JudgeOptions:
     """Take the values of the judge options out of a command's options."""
-    return JudgeOptions(**{name: options.pop(name) for name in JudgeOptions.__dataclass_fields__})
+    names = JudgeOptions.__dataclass_fields__.keys() - {"can_do_without"}
+    return JudgeOptions(**{name: options.pop(name) for name in names}, can_do_without="no_judge" in options)
 
 
 def budget_of(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0) -> Budget:
-    """The budget of one judge, of which the judges before have spent so much.
+    """The budget of one judge, of which the judges before have spent so much; a local one costs nothing.
 
     Raises: UserError for a limit without a price.
     """
     from lem.judges.budget import Budget
+    from lem.judges.calls import LOCAL
 
-    budget = Budget(options.max_cost, price_of(spec, options))
+    budget = Budget(None if spec.backend == LOCAL else options.max_cost, price_of(spec, options))
     budget.spent = spent
     return budget
 
@@ -120,10 +122,17 @@ def opened(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0, budget: B
     """
     from lem.judges.spec import open_judge
 
-    with open_judge(
-        spec, concurrency=options.concurrency, timeout_s=options.timeout_s,
-        budget=budget or budget_of(spec, options, spent), method=options.judge_method,
-    ) as judge:  # fmt: skip
+    budget = budget or budget_of(spec, options, spent)
+    try:
+        found = open_judge(
+            spec, concurrency=options.concurrency, timeout_s=options.timeout_s, budget=budget,
+            method=options.judge_method,
+        )  # fmt: skip
+    except UserError as error:
+        if not options.can_do_without:
+            raise
+        raise UserError(f"{str(error).removesuffix('.')}, or {WITHOUT_JUDGE}.") from None
+    with found as judge:
         yield judge
 
 

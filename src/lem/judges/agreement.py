@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lem.judges.human import judged_values
+from lem.judges.panel import PANEL
 from lem.records import Judgement
 from lem.stats import Estimate, krippendorff_alpha
 
@@ -28,14 +29,16 @@ class JudgeAgreement:
 
 
 def judge_agreement(judgements: Sequence[Judgement]) -> list[JudgeAgreement]:
-    """One entry for each series that two or more judges have values of."""
+    """One entry for each series that two or more judges have values of; the panel is no judge beside its members."""
     found = []
     for dimension, against in dict.fromkeys((one.dimension, one.against) for one in judgements):
         mine = [one for one in judgements if (one.dimension, one.against) == (dimension, against)]
-        judges = tuple(sorted({one.judge for one in mine}))
+        everybody = sorted({one.judge for one in mine} - {PANEL})
+        found_by = {judge: judged_values(one for one in mine if one.judge == judge) for judge in everybody}
+        values = {judge: by_cell for judge, by_cell in found_by.items() if by_cell}
+        judges = tuple(values)
         if len(judges) < 2:
             continue
-        values = {judge: judged_values(one for one in mine if one.judge == judge) for judge in judges}
         cells = sorted({key for by_cell in values.values() for key in by_cell})
         table = [[values[judge].get(key, (math.nan, ""))[0] for key in cells] for judge in judges]
         alpha = krippendorff_alpha(table, "ordinal")

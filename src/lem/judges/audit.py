@@ -188,18 +188,6 @@ def write_summary(run: Path, judge: str, summary: Mapping[str, Any]) -> Path:
     return path
 
 
-def read_summaries(run: Path) -> dict[str, dict[str, Any]]:
-    """The summaries of all audits of a run by the judge's name.   Raises: DataError for a file that is none."""
-    found = {}
-    for file in sorted((run / "audits").glob("*.json")):
-        with reading(file):
-            summary = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict) or type(summary.get("judge")) is not str:
-            raise DataError(f"{file}: not the summary of an audit; run `lem judge audit` again.")
-        found[summary["judge"]] = summary
-    return found
-
-
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})

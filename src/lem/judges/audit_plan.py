@@ -34,9 +34,12 @@ CONTENT = frozenset({"informativeness", "nuance", "awareness", "ethical_depth"})
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """What is audited and how much of it: `n` answers and as many real pairs, chosen by `seed`."""
+    """What is audited and how much of it: `n` answers and as many real pairs, chosen by `seed`.
 
-    n: int = 20
+    The default is the smallest n at which one slip in a check leaves its interval inside 80%, or 20%.
+    """
+
+    n: int = 26
     seed: int = 42
     instruments: tuple[str, ...] = INSTRUMENTS
     asking: Asking = field(default_factory=Asking)

@@ -136,24 +136,44 @@ def trust(checks: Sequence[Check], *, complete: bool = True) -> Trust:
     return Trust.TRUSTWORTHY
 
 
-def sentence(judge: str, checks: Sequence[Check], verdict: Trust, *, complete: bool = True) -> str:
-    """The verdict with the checks behind it, each failed one with its number."""
-    failed = [one for one in checks if one.status is Status.FAILED]
-    open_ = [one for one in checks if one.status is Status.NOT_SHOWN]
+def sentence(
+    judge: str, checks: Sequence[Check], verdict: Trust, *, complete: bool = True, earlier: Sequence[Check] = ()
+) -> str:
+    """The verdict with the checks behind it, each failed one with its number.
+
+    Args:  checks: those of this audit that the verdict rests on.  earlier: those of audits before that it rests on.
+    """
+    every = [*checks, *earlier]
+    open_ = [one for one in every if one.status is Status.NOT_SHOWN]
     if verdict is Trust.NOT_TRUSTWORTHY:
-        reasons = "; ".join(f"{one.measure.name} {one.number}" for one in failed)
-        return f"the judge '{judge}' is not trustworthy: {len(failed)} of {len(checks)} checks failed: {reasons}."
+        return f"the judge '{judge}' is not trustworthy: {_failures(checks, earlier)}."
     if verdict is Trust.TRUSTWORTHY:
-        return f"the judge '{judge}' is trustworthy as far as {len(checks)} checks can tell: all passed."
+        n = len({one.measure.name for one in every})
+        return f"the judge '{judge}' is trustworthy as far as {n} checks can tell: all passed."
     if not complete:
         return (
             f"whether the judge '{judge}' can be trusted is not shown: calls are missing; run the same command again."
         )
     if not open_:
         return f"whether the judge '{judge}' can be trusted is not shown: no check of better against worse was made."
-    names = ", ".join(one.measure.name for one in open_)
+    names = ", ".join(dict.fromkeys(one.measure.name for one in open_))
     more = any(one.measure.name not in ON_REFERENCES for one in open_)
     return (
-        f"whether the judge '{judge}' can be trusted is not shown: {len(open_)} of {len(checks)} checks are open "
+        f"whether the judge '{judge}' can be trusted is not shown: {len(open_)} of {len(every)} checks are open "
         f"({names}){'; more canaries (--n) narrow the intervals' if more else ''}."
     )
+
+
+def _failures(checks: Sequence[Check], earlier: Sequence[Check]) -> str:
+    """Which checks failed; those of an earlier audit are said to be such."""
+
+    def reasons(failed: Sequence[Check]) -> str:
+        return "; ".join(f"{one.measure.name} {one.number}" for one in failed)
+
+    now, before = ([one for one in found if one.status is Status.FAILED] for found in (checks, earlier))
+    parts = [f"{len(now)} of {len(checks)} checks failed: {reasons(now)}"] if now else []
+    if before:
+        parts.append(
+            f"in an earlier audit {len(before)} failed that this one did not make again as widely: {reasons(before)}"
+        )
+    return "; ".join(parts)

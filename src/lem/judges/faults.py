@@ -16,7 +16,7 @@ from lem.errors import UserError
 # Statuses after which the same request can succeed: waited out and retried; every other error is not.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 OF_ONE_CALL = frozenset({400, 413, 422})
-WITHOUT = "judge with a local model by `--judge mlx:PATH`, or without a judge by `--no-judge`"
+WITHOUT = "judge with a local model by `--judge mlx:PATH`"
 _SHOWN_CHARS = 200
 
 

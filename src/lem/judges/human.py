@@ -18,13 +18,21 @@ import numpy as np
 
 from lem.errors import DataError
 from lem.judges.pairs import pair_outcomes
+from lem.judges.panel import PANEL
 from lem.paths import slug
 from lem.records import Judgement, Key
 from lem.records.model import field_kinds, misfit
 from lem.records.run import nth_line, reading
 from lem.records.store import read_jsonl
-from lem.stats import Estimate, design_effect, krippendorff_alpha, rate, weighted_kappa
-from lem.stats.corrected import CorrectedRate, corrected_rate
+from lem.stats import (
+    CorrectedRate,
+    Estimate,
+    corrected_rate,
+    design_effect,
+    krippendorff_alpha,
+    rate,
+    weighted_kappa,
+)
 
 HUMAN = "human:"
 UNDONE = "undone"
@@ -98,6 +106,7 @@ def human_agreement(labels: Sequence[Judgement], judgements: Sequence[Judgement]
     """Every judge beside the labels, one entry for each judge and series that they share.
 
     Labels without a value ("cannot tell") and judgements of another answer than the labelled one count for nothing.
+    The panel is left out: its ratings are on no scale that people label by.
     """
     found = []
     by_series: dict[Series, list[Judgement]] = {}
@@ -105,7 +114,7 @@ def human_agreement(labels: Sequence[Judgement], judgements: Sequence[Judgement]
         if label.value is not None:
             by_series.setdefault((label.dimension, label.against), []).append(label)
     for (dimension, against), mine in by_series.items():
-        for judge in sorted({one.judge for one in judgements}):
+        for judge in sorted({one.judge for one in judgements} - {PANEL}):
             theirs = [
                 one for one in judgements if (one.judge, one.dimension, one.against) == (judge, dimension, against)
             ]

@@ -20,6 +20,7 @@ from lem.chat.constrain import lltokenizer, matcher
 from lem.chat.generate import Completion, GenerationSettings, Request, prefix_of
 from lem.chat.load import ChatModel, load, read_adapter_config
 from lem.chat.render import Inject, choose_injection
+from lem.config import load_config, resolve_model
 from lem.errors import UserError
 from lem.judges.ancestry import ADAPTER, MODEL, ancestry_of
 from lem.judges.local_prompt import Labelled, labelled, prompt_tokens, verdict_grammar
@@ -143,17 +144,18 @@ class LocalJudge:
 def open_local(spec: JudgeSpec, *, method: str = "grammar") -> LocalJudge:
     """Open the model, or the adapter with the base that it names, at a spec's path; no weights are read yet.
 
+    A short name of `lem.config.json` is looked up as for `--model`.
     Raises: UserError for what is no model or adapter, an adapter that does not fit, and an unknown method.
     """
     if method not in METHODS:
         raise UserError(f"--judge-method must be one of {', '.join(METHODS)} (got '{method}').")
-    model, adapter = _model_and_adapter(spec.model)
     try:
+        model, adapter = _model_and_adapter(resolve_model(load_config(), spec.model))
         chat = load(model, adapter, need_template=False, weights=False)
         if method == "grammar":
             lltokenizer(chat)
     except UserError as error:
-        raise UserError(f"--judge {spec.text}: {error}") from None
+        raise UserError(f"--judge {spec.text}: {str(error).replace('--model', '--judge mlx:PATH')}") from None
     inject = choose_injection(chat, None) if chat.tokenizer.has_chat_template else None
     return LocalJudge(_identity(spec.name, chat, method, inject), chat, method, inject)
 

@@ -61,15 +61,23 @@ def check_same_judge(run: Path, identity: JudgeIdentity) -> None:
     before = read_judge_manifests(run).get(identity.name)
     if before is None or not any(one.judge == identity.name for one in read_judgements(run)):
         return
-    model = None if identity.backend == LOCAL else identity.model  # a path is no part of a local judge, its hashes are
-    now_is = json.loads(json.dumps([identity.backend, model, identity.settings]))
-    was = [before.get("backend"), None if model is None else before.get("model"), before.get("settings")]
-    if was != now_is:
+    if not same_judge(before, identity):
         raise ResumeMismatch(
             f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, "
             f"with another model or other settings than this {identity.backend} {identity.model}; give this judge a "
             "name of its own with --judge NAME=..., nothing was touched."
         )
+
+
+def same_judge(stored: Mapping[str, Any], identity: JudgeIdentity) -> bool:
+    """Whether backend, model and settings that are stored of a judge are this one's.
+
+    Of a local judge the path is no part, because its settings have the hashes of the weights.
+    """
+    by_model = identity.backend != LOCAL
+    now_is = json.loads(json.dumps([identity.backend, identity.settings, identity.model if by_model else None]))
+    was = [stored.get("backend"), stored.get("settings"), stored.get("model") if by_model else None]
+    return bool(was == now_is)
 
 
 def remove_unused(run: Path, identity: JudgeIdentity) -> None:

@@ -1,6 +1,6 @@
 """How a judge is named on the command line, and which backend answers to it.
 
-[NAME=]gemini[:MODEL]     [NAME=]openai:MODEL@URL     [NAME=]mlx:PATH
+[NAME=]gemini[:MODEL]     [NAME=]openai:MODEL@URL     [NAME=]mlx[:PATH]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol, Self
 
+from lem.config import load_config, resolve_model
 from lem.errors import UserError
 from lem.judges.access import checked_url
 from lem.judges.budget import Budget
@@ -23,7 +24,10 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 @dataclass(frozen=True)
 class JudgeSpec:
-    """A judge as asked for: its name in files and tables, backend, model (mlx: a path), URL, and the option's text."""
+    """A judge as asked for: its name in files and tables, backend, model, URL, and the option's text.
+
+    The model of mlx is a folder, a hub id, or a short name of `lem.config.json`.
+    """
 
     name: str
     backend: str
@@ -60,9 +64,7 @@ def parse_spec(text: str) -> JudgeSpec:
     elif backend == "openai":
         model, url = _model_at(rest)
     else:
-        model = rest
-        if not model:
-            raise UserError("--judge mlx: needs the model's folder; write mlx:PATH.")
+        model = rest or resolve_model(load_config(), None)
     return JudgeSpec(name or _default_name(backend, model), backend, model, url, text.strip())
 
 

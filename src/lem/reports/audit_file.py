@@ -35,7 +35,10 @@ class CheckView:
 
 @dataclass(frozen=True)
 class AuditView:
-    """An audit: its verdict in a sentence, the checks behind it, other figures, and what went without a verdict."""
+    """An audit: its verdict in a sentence, the checks behind it, other figures, and what went without a verdict.
+
+    The checks of an earlier audit that count still stand behind its own.
+    """
 
     verdict: str
     sentence: str
@@ -63,7 +66,10 @@ def audit_view(judge: str, document: Mapping[str, Any]) -> AuditView:
         return AuditView(
             verdict=str(document["verdict"]),
             sentence=str(document.get("sentence", "")),
-            checks=[_check(entry) for entry in document.get("checks") or ()],
+            checks=[
+                *(_check(entry) for entry in document.get("checks") or ()),
+                *(_check({**entry, "name": f"{entry['name']} (earlier)"}) for entry in document.get("earlier") or ()),
+            ],
             others=[_check(entry) for entry in document.get("others") or ()] + list(_agreement(document)),
             lost=", ".join(lost + counts),
             notes=[str(note) for note in document.get("notes") or ()],

@@ -13,7 +13,7 @@ from lem.records import Cell, Metric, Outcome, RunContents
 from lem.records.cells import arm_names, domains_of, sources_of
 from lem.reports.leaderboard import arm_mean
 from lem.reports.units import Unit, unit_of
-from lem.reports.watermarks import Watermark, watermarks
+from lem.reports.watermarks import Watermark, metric_watermarks
 from lem.stats import Estimate
 
 SCORER = "scorer"
@@ -105,7 +105,7 @@ def _readings(contents: RunContents, metrics: Sequence[Metric], axis: Axis) -> I
             means = _means(contents, metric, measure)
             if means:
                 judge = metric.source if measure.judged else ""
-                yield Reading(measure.label, unit_of(metric), judge, means, watermarks(contents, metric.source))
+                yield Reading(measure.label, unit_of(metric), judge, means, metric_watermarks(contents, metric))
 
 
 def _feeding(metrics: Sequence[Metric], measure: Measure) -> list[Metric]:

@@ -15,7 +15,7 @@ from lem.records import Cell, Metric, Outcome, RunContents, RunInfo, metrics_of
 from lem.records.cells import arm_names, sources_of
 from lem.reports.leaderboard import choose_baseline, leaderboard_of
 from lem.reports.units import Unit, unit_of
-from lem.reports.watermarks import Watermark, watermarks
+from lem.reports.watermarks import Watermark, metric_watermarks
 from lem.stats import Estimate, per_source
 from lem.stats.bounds import missing_bounds
 
@@ -162,7 +162,7 @@ def _rows(
                 baseline=row.baseline,
                 delta=unit.differing(row.delta.difference) if row.delta else None,
                 uneven=is_uneven(metric),
-                watermarks=watermarks(contents, metric.source, manifests),
+                watermarks=metric_watermarks(contents, metric, manifests),
             )
         )
     return rows

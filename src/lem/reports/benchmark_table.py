@@ -78,7 +78,7 @@ def title(row: BenchmarkRow) -> str:
         "% right" if row.unit.graded else row.unit.name,
         row.unit.note,
         "less is better" if row.unit.lower_is_better else "",
-        "" if row.source == "scorer" else f"judge {row.source}{words_of(row.watermarks)}",
+        words_of(row.watermarks).strip() if row.source == "scorer" else f"judge {row.source}{words_of(row.watermarks)}",
     ]
     return ", ".join([row.metric, *(fact for fact in facts if fact)])
 

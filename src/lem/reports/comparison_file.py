@@ -25,12 +25,13 @@ DECLARED_LATE = "declared-late"
 
 @dataclass(frozen=True)
 class Objection:
-    """A reason not to take a comparison at its word; `arms` are those it concerns, none means all."""
+    """A reason not to take a comparison at its word; `arms` and `metrics` are those it concerns, none means all."""
 
     code: str
     severity: str
     sentence: str
     arms: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,13 @@ def read_comparison(run: Path) -> ComparisonView | None:
 
 def _view(raw: Mapping[str, Any]) -> ComparisonView:
     against = tuple(
-        Objection(str(o.get("code", "")), o["severity"], o["sentence"], tuple(o.get("arms") or ()))
+        Objection(
+            str(o.get("code", "")),
+            o["severity"],
+            o["sentence"],
+            tuple(o.get("arms") or ()),
+            tuple(o.get("metrics") or ()),
+        )
         for o in raw.get("objections", [])
     )
     return ComparisonView(
@@ -163,7 +170,11 @@ def _view(raw: Mapping[str, Any]) -> ComparisonView:
 
 def _effect(raw: Mapping[str, Any], against: Sequence[Objection]) -> Effect:
     pair = {raw["treatment"], raw["baseline"]}
-    concerned = [o.sentence for o in against if o.severity != REFUSAL and (not o.arms or pair & set(o.arms))]
+    concerned = [
+        o.sentence
+        for o in against
+        if o.severity != REFUSAL and set(o.arms) <= pair and (not o.metrics or raw["metric"] in o.metrics)
+    ]
     difference = estimate_of(raw["difference"])
     if difference is None:
         raise ValueError("a contrast without a difference")

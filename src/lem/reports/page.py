@@ -32,7 +32,7 @@ from lem.reports.page_axes import drawn_axes
 from lem.reports.page_boards import build_board, change_threshold, lower_is_better, withheld_arms
 from lem.reports.training_section import trainings
 from lem.reports.viewer import Highlights, ViewedMetric
-from lem.reports.watermarks import watermarks, words_of
+from lem.reports.watermarks import metric_watermarks, words_of
 
 REPORT_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -99,7 +99,7 @@ def render_page(
             change_threshold(metric, threshold),
             lower_is_better(comparison, metric),
             tuple(withheld_arms(comparison, metric.name, names, against)),
-            words_of(watermarks(contents, metric.source)),
+            words_of(metric_watermarks(contents, metric)),
         )
         for metric in metrics
     ]

@@ -20,7 +20,7 @@ from lem.reports.plots_length import length_figure
 from lem.reports.plots_spread import spread_figure
 from lem.reports.svg import inline_svg
 from lem.reports.units import Unit, unit_of
-from lem.reports.watermarks import Watermark, watermarks
+from lem.reports.watermarks import Watermark, metric_watermarks
 from lem.stats import Estimate, paired_difference, per_probe, per_source
 
 
@@ -75,7 +75,7 @@ def build_board(
         changes=_changes(contents, values, changed, baseline) if changed else [],
         spread=_spread(metric.name, unit, values, rows, sources_of(info)),
         length=_length(metric.name, unit, values, words),
-        watermarks=watermarks(contents, metric.source),
+        watermarks=metric_watermarks(contents, metric),
     )
 
 

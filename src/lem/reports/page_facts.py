@@ -73,9 +73,15 @@ def notices(
             sentence = f"The comparison is older than the run. Renew it with: ./lem compare {where}"
             found.append(("stale", "", sentence))
         for objection in comparison.objections:
+            if objection.code in _SAID_OF_JUDGES:
+                continue
             label = "Withheld" if objection.severity == REFUSAL else "Watermark"
             found.append((objection.severity, label, sentence_case(objection.sentence)))
     return found
+
+
+# Objections that the notices on the judges themselves say already.
+_SAID_OF_JUDGES = ("self-judged", "judge-untrustworthy")
 
 
 def sentence_case(sentence: str) -> str:

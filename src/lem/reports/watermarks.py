@@ -1,4 +1,4 @@
-"""What must be said wherever verdicts of a judge are shown: it is of one lineage with an arm, or failed its audit."""
+"""What must be said wherever values are shown: a judge is kin of an arm or failed its audit, items were trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lem.records import RunContents
+from lem.records import Metric, RunContents
 from lem.records.judge_files import UNTRUSTWORTHY, self_judged
 
 PANEL = "panel"  # what several judges together are called
@@ -42,6 +42,20 @@ def watermarks(
         sentence = f"the audit found the judge {judge} not trustworthy; its verdicts show nothing."
         found.append(Watermark("UNTRUSTWORTHY", f"UNTRUSTWORTHY: {sentence}"))
     return tuple(found)
+
+
+def metric_watermarks(
+    contents: RunContents, metric: Metric, manifests: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Watermark, ...]:
+    """The watermarks of a metric: those of its judge, and that an adapter of the run was trained on its items."""
+    met = contents.info.data.get("contaminated")
+    probes = {cell.key.probe_id for cell in metric.cells}
+    n_met = len(probes & met.keys()) if isinstance(met, dict) else 0
+    if not n_met:
+        return watermarks(contents, metric.source, manifests)
+    sentence = f"an adapter of this run was trained on {n_met} of the {len(probes)} items of {metric.name}"
+    mark = Watermark("CONTAMINATED", f"CONTAMINATED: {sentence}; its values on them show nothing.")
+    return (*watermarks(contents, metric.source, manifests), mark)
 
 
 def words_of(marks: Iterable[Watermark]) -> str:

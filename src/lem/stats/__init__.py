@@ -11,6 +11,7 @@ Values that are missing never enter: NaN is refused with a ValueError.
 from lem.stats.agreement import krippendorff_alpha, weighted_kappa
 from lem.stats.binary import mcnemar
 from lem.stats.clusters import cluster_bootstrap, cluster_t_test, design_effect
+from lem.stats.corrected import CorrectedRate, corrected_rate
 from lem.stats.estimate import Estimate, bootstrap_t, cluster_freedom, cluster_t_interval, mean_bca, rate, t_interval
 from lem.stats.headline import headline, headline_tail
 from lem.stats.hypotheses import PValue, sign_flip, wilcoxon_signed_rank
@@ -24,6 +25,7 @@ from lem.stats.repeats import NoiseComponents, fixed_set_difference, noise_compo
 from lem.stats.scale import keep_on_scale, mean_on_scale
 
 __all__ = [
+    "CorrectedRate",
     "Estimate",
     "LengthControlled",
     "MarginTest",
@@ -37,6 +39,7 @@ __all__ = [
     "cluster_freedom",
     "cluster_t_interval",
     "cluster_t_test",
+    "corrected_rate",
     "design_effect",
     "detectable_effect",
     "equivalent",
