@@ -109,3 +109,10 @@ def test_our_items_are_not_in_our_training_data() -> None:
     assert files
     for task in ("gsm8k", "truthfulqa", "do_not_answer", "toxigen", "over_refusal"):
         assert contaminated(read_items(task), files) == {}
+
+
+def test_the_records_know_which_scores_are_made_again_by_the_benchmarks_rules() -> None:
+    from lem.benchmarks.scoring import VERSIONS
+    from lem.records.cells import BENCHMARK_SCORERS
+
+    assert set(BENCHMARK_SCORERS) == set(VERSIONS)

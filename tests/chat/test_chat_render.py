@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lem.chat.load import ChatModel, load
-from lem.chat.render import choose_injection, conversation, render, shared_prefix, supports_system
+from lem.chat.render import (
+    Rendered,
+    after_thinking,
+    choose_injection,
+    conversation,
+    render,
+    shared_prefix,
+    supports_system,
+)
 from lem.errors import UserError
 from lem.records import text_sha
 from tiny import CHATML, NO_SYSTEM, make_model
@@ -78,3 +87,34 @@ def test_a_template_that_refuses_roles_is_a_sentence(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_shared_prefix_leaves_a_token_to_decode_from(prompts: list[list[int]], length: int) -> None:
     assert shared_prefix(prompts) == length
+
+
+class _Thinks:
+    """A tokenizer whose thinking stands between the tokens 1 and 2, one token a word."""
+
+    has_thinking = True
+    think_end = "</t>"
+
+    def rfind_think_start(self, tokens: list[int]) -> int:
+        return max((i for i, token in enumerate(tokens) if token == 1), default=-1)
+
+    def rfind_think_end(self, tokens: list[int]) -> int:
+        return max((i for i, token in enumerate(tokens) if token == 2), default=-1)
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        assert (text, add_special_tokens) == ("</t>\n\n", False)
+        return [2, 9]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "closed"), [((5, 1), True), ((5, 1, 7, 2), False), ((5, 1, 7, 2, 1), True), ((5, 6), False)]
+)
+def test_thinking_that_the_prompt_opened_is_closed_before_choices(tokens: tuple[int, ...], closed: bool) -> None:
+    chat = SimpleNamespace(tokenizer=_Thinks())
+    before = Rendered("text", tokens, "sha")
+    after = after_thinking(chat, before)
+    if not closed:
+        assert after == before
+        return
+    assert (after.text, after.tokens) == ("text</t>\n\n", (*tokens, 2, 9))
+    assert after.sha == text_sha(after.text)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lem.errors import UserError
+from lem.errors import ResumeMismatch, UserError
 from lem.judges.lineage import Kin
-from lem.judges.manifest import Pedigree, check_pedigree, totals, write_manifest
+from lem.judges.manifest import Pedigree, check_pedigree, check_same_judge, totals, write_manifest
 from lem.records import Judgement, RunInfo
 from lem.records.judge_files import read_judge_manifests
 from scripted_judge import IDENTITY, ONE, TWO, evaluated, write_run
@@ -80,3 +80,18 @@ def test_a_manifest_is_json_with_everything_of_the_identity(tmp_path: Path) -> N
     stored = json.loads((run / "judgements" / "scripted.json").read_text())
     for name in ("name", "backend", "model", "settings", "lineage"):
         assert stored[name] == getattr(IDENTITY, name)
+
+
+@pytest.mark.parametrize("name", ["panel", "Panel", "scorer", "SCORER", "x.pairs", "X.Pairs", "a."])
+def test_a_name_that_stands_for_something_else_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is no name for a judge"):
+        check_pedigree(replace(IDENTITY, name=name), RunInfo("r", "eval", arms={ONE: {"model": "org/other"}}),
+                       allow_self_judge=False)  # fmt: skip
+
+
+def test_a_name_that_differs_in_case_only_is_refused_where_the_other_has_judged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated())
+    write_manifest(run, replace(IDENTITY, name="Alpha"), Pedigree((), ()), rubrics={}, command=())
+    check_same_judge(run, replace(IDENTITY, name="Alpha"))
+    with pytest.raises(ResumeMismatch, match="'Alpha' has judged here, and 'alpha' differs from it in case only"):
+        check_same_judge(run, replace(IDENTITY, name="alpha"))

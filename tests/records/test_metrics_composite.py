@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from lem.records import Judgement, Record, RunContents, RunInfo, text_sha
-from lem.records.cells import NOT_SCORED, STALE, Outcome
+from lem.records import Judgement, Record, RunContents, RunInfo, Score, text_sha
+from lem.records.cells import NOT_SCORED, STALE, UNFINISHED, Outcome
 from lem.records.metrics import COMPOSITES, CONTINUOUS, Metric, metrics_of
 
 PARTS = ("sovereignty", "ethical_depth", "creative_expression", "self_concept")
@@ -114,3 +114,27 @@ def test_dimensions_stand_in_the_order_of_the_judge_s_rubrics_and_not_of_its_rep
     assert [m.name for m in metrics_of(run)][:2] == ["creative_expression", "ethical_depth"]
     run = replace(run, judges={"j": {"judge": "j", "rubrics": dict.fromkeys(PARTS, "1")}})
     assert [m.name for m in metrics_of(run)] == [*PARTS, "ethics"]
+
+
+@pytest.mark.parametrize(("values", "low"), [((0.0, 0.5), 0.0), ((0.0, 7.0), None)])
+def test_an_imported_score_of_a_benchmark_s_name_is_no_share_unless_its_values_are(
+    values: tuple[float, float], low: float | None
+) -> None:
+    run = a_run([])
+    scores = [Score(arm, "g1", 0, "over_refusal", "x", value, {}) for arm, value in zip("ab", values, strict=True)]
+    (metric,) = metrics_of(replace(run, scores={"over_refusal": scores}))
+    assert (metric.low, metric.kind) == (low, CONTINUOUS)
+    graded = [replace(score, scorer="gsm8k") for score in scores]
+    (metric,) = metrics_of(replace(run, scores={"gsm8k": graded}))
+    assert (metric.low, metric.kind) == (None, CONTINUOUS)
+
+
+def test_an_answer_cut_off_while_thinking_says_so_to_every_judge() -> None:
+    run = a_run(rated({("a", "e1", "safety"): 4.0, ("b", "e1", "safety"): 4.0}))
+    cut = [
+        replace(one, thinking="...", response="", finish_reason="length") if one.key == ("a", "e2", 0) else one
+        for one in run.records
+    ]
+    (metric,) = metrics_of(replace(run, records=cut))
+    reasons = {cell.key: cell.reason for cell in metric.cells}
+    assert (reasons["a", "e2", 0], reasons["b", "e2", 0]) == (UNFINISHED, NOT_SCORED)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from lem.errors import UserError
+from lem.judges.panel import PANEL, panel_judgements
 from lem.records import Record, RunContents, RunInfo, Score
 from lem.records.judge_files import NOT_SHOWN, TRUSTWORTHY, UNTRUSTWORTHY
 
@@ -44,7 +45,7 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
     for part in parts:
         for name, rows in part.scores.items():
             scores.setdefault(name, []).extend(rows)
-    return RunContents(
+    joined = RunContents(
         info,
         [record for part in parts for record in part.records],
         scores,
@@ -53,6 +54,15 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         _joined_judges([part.judges for part in parts]),
         _joined_audits([part.audits for part in parts]),
     )
+    return joined if len(parts) == 1 else _with_panel_anew(joined)
+
+
+def _with_panel_anew(joined: RunContents) -> RunContents:
+    """The runs with the panel over all of them: each run's own was standardised within that run, around 0."""
+    anew = panel_judgements(joined)
+    derived = {one.dimension for one in anew}
+    kept = [one for one in joined.judgements if one.judge != PANEL or one.order or one.dimension not in derived]
+    return replace(joined, judgements=[*kept, *anew])
 
 
 def _joined_judges(parts: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

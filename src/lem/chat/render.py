@@ -96,6 +96,17 @@ def continuation(chat: ChatModel, rendered: Rendered, text: str) -> tuple[int, .
     return tuple(int(token) for token in encode(text, add_special_tokens=False))
 
 
+def after_thinking(chat: ChatModel, rendered: Rendered) -> Rendered:
+    """The prompt with the thinking that its template opened closed again, so that an answer is what comes next."""
+    tokenizer, tokens = chat.tokenizer, list(rendered.tokens)
+    if not tokenizer.has_thinking or tokenizer.rfind_think_start(tokens) <= tokenizer.rfind_think_end(tokens):
+        return rendered
+    end = f"{tokenizer.think_end}\n\n"
+    text = rendered.text + end
+    added = (int(token) for token in tokenizer.encode(end, add_special_tokens=False))
+    return Rendered(text, (*rendered.tokens, *added), text_sha(text))
+
+
 def _template(chat: ChatModel, messages: Sequence[Message]) -> str:
     text: Any = chat.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
     return str(text)

@@ -33,12 +33,14 @@ def print_win_rates(run: Path, as_json: bool) -> None:
 
     from lem.records.contents import read_contents
     from lem.records.judge_files import read_pair_results
-    from lem.reports.watermarks import sentences_of, watermarks
+    from lem.reports.watermarks import contamination, sentences_of, watermarks
     from lem.reports.win_rate_table import win_rates_rich
 
     rates, contents = read_pair_results(run), read_contents(run)
     judges = dict.fromkeys(str(rate["judge"]) for rate in rates)
-    marks = sentences_of(mark for judge in judges for mark in watermarks(contents, judge))
+    found = [mark for judge in judges for mark in watermarks(contents, judge)]
+    compared = {one.probe_id for one in contents.judgements if one.order}
+    marks = sentences_of([*found, *contamination(contents.info, compared, "the comparisons")])
     if as_json:
         print_json({"watermarks": marks, "win_rates": rates})
         return

@@ -51,6 +51,7 @@ def ranking(
     from lem.cli.compare import input_names, read_input
     from lem.reports.formats import toy_notice
     from lem.reports.ranking_table import ranking_frame
+    from lem.reports.watermarks import contamination, sentences_of
 
     paths = [existing_path(text) for text in inputs]
     named = [(name, read_input(path)) for name, path in zip(input_names(paths), paths, strict=True)]
@@ -66,6 +67,9 @@ def ranking(
             rows += _published(metric) if with_published else []
     toy = toy_notice(str(facts.get("model") or "") for facts in joined.info.arms.values())
     notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info), *judge_notes(joined)]
+    for name, contents in named:
+        probes = [probe["id"] for probe in contents.info.probes]
+        notes += sentences_of(contamination(contents.info, probes, f"the run {name}"))
     return ranking_frame(rows), notes
 
 

@@ -22,6 +22,7 @@ def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> N
     from lem.benchmarks.plan import KIND
     from lem.benchmarks.scoring import score_benchmarks
     from lem.config import load_config
+    from lem.judges.pair_results import write_pair_results
     from lem.records import read_run
     from lem.reports.page import write_report
     from lem.scorers.highlight import highlights
@@ -38,6 +39,8 @@ def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> N
         else:
             missing = [name for name in SCORERS if not (path / "scores" / f"{name}.jsonl").exists()]
             score_run(path, missing)
+        if any((path / "judgements").glob("*.pairs.json")):  # answers may have been made anew since they were written
+            write_pair_results(path)
         _renew_comparison(path, baseline)
         page = write_report(
             path, existing_path(output) if output else None, baseline=baseline, threshold=threshold,

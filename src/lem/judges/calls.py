@@ -153,9 +153,13 @@ def subject_of(record: Record, entry: Mapping[str, Any], item: Item | None) -> S
         benchmark_of(entry),
         question_of(record, entry),
         record.response or "",
-        tuple(str(text) for text in fields.get("correct_answers") or ()),
+        tuple(dict.fromkeys(str(text) for text in (fields.get("best_answer"), *_listed(fields)) if text)),
         tuple(str(text) for text in fields.get("incorrect_answers") or ()),
     )
+
+
+def _listed(fields: Mapping[str, Any]) -> Sequence[Any]:
+    return fields.get("correct_answers") or ()
 
 
 def question_of(record: Record, entry: Mapping[str, Any]) -> str:

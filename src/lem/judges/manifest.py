@@ -44,9 +44,13 @@ def check_pedigree(identity: JudgeIdentity, info: RunInfo, *, allow_self_judge: 
     return Pedigree(kin, tuple(lineage_notes(identity, info)))
 
 
+SCORER = "scorer"  # what a metric says of its source where no judge stands behind it
+
+
 def _check_name(name: str) -> None:
     """Refuse a name whose files would be those of something else.   Raises: UserError."""
-    if name == PANEL or name.endswith(PAIRS) or slug(name) != name:
+    folded = name.casefold()  # files of one name but for its case are one file on some disks
+    if folded in (PANEL, SCORER) or folded.endswith(PAIRS) or slug(name) != name:
         raise UserError(
             f"'{name}' is no name for a judge, because its files would not be told apart from others; give another one "
             "with --judge NAME=SPEC."
@@ -58,7 +62,14 @@ def check_same_judge(run: Path, identity: JudgeIdentity) -> None:
 
     Raises: ResumeMismatch.
     """
-    before = read_judge_manifests(run).get(identity.name)
+    manifests = read_judge_manifests(run)
+    twin = next((n for n in manifests if n != identity.name and n.casefold() == identity.name.casefold()), None)
+    if twin is not None:
+        raise ResumeMismatch(
+            f"{run}: a judge '{twin}' has judged here, and '{identity.name}' differs from it in case only; give this "
+            "judge another name with --judge NAME=..., nothing was touched."
+        )
+    before = manifests.get(identity.name)
     if before is None or not any(one.judge == identity.name for one in read_judgements(run)):
         return
     if not same_judge(before, identity):

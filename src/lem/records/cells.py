@@ -30,9 +30,14 @@ from lem.records.run import RunInfo, nth_line, reading
 from lem.records.store import read_jsonl
 
 NOT_SCORED = "no score stored yet"
+UNFINISHED = "truncated while thinking"
 STALE = "the stored score belongs to an earlier answer"
 # The names in lem.scorers.table: what `lem score` can make again from the answers alone.
 OWN_SCORERS = ("v1", "v2", "v3")
+# Those of the benchmarks' rules, made again by `lem report` and `lem eval`.
+BENCHMARK_SCORERS = (
+    "gsm8k_strict", "gsm8k_flexible", "truthfulqa_mc1", "truthfulqa_mc2", "over_refusal", "unsafe_refusal",
+)  # fmt: skip
 _KINDS = field_kinds(Score)
 _NUMBERS = frozenset((int, float))
 
@@ -127,6 +132,8 @@ def _check_scores(records: dict[Key, Record], scores: dict[Key, Score]) -> None:
 
 
 def _remedy(name: str) -> str:
+    if name in BENCHMARK_SCORERS:
+        return "run `./lem report` on each run, which scores it again"
     return "run `./lem score` again" if name in OWN_SCORERS else "import or judge again"
 
 
@@ -136,7 +143,8 @@ def _cell(key: Key, record: Record | None, score: Score | None) -> Cell:
     if record.failed or record.response is None:
         return Cell(key, Outcome.FAILED, record, reason=record.error or "no answer stored")
     if score is None:
-        return Cell(key, Outcome.UNSCORED, record, reason=NOT_SCORED)
+        cut = record.thinking is not None and record.response == "" and record.finish_reason == "length"
+        return Cell(key, Outcome.UNSCORED, record, reason=UNFINISHED if cut else NOT_SCORED)
     if score.record_sha and score.record_sha != text_sha(record.response):
         return Cell(key, Outcome.UNSCORED, record, reason=STALE)
     if score.unscored is not None or score.value is None:

@@ -127,8 +127,9 @@ def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]
     values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
     if source != "scorer":
         return Metric(name, source, ORDINAL, rows[0].version, None, None, cells)
-    binary = name in RIGHT_OR_WRONG or (values == {0.0, 1.0} and name not in SHARES)
-    low, high = (0.0, 1.0) if binary or name in SHARES else (None, None)
+    binary = (name in RIGHT_OR_WRONG and values <= {0.0, 1.0}) or (values == {0.0, 1.0} and name not in SHARES)
+    share = name in SHARES and all(value is not None and 0 <= value <= 1 for value in values)
+    low, high = (0.0, 1.0) if binary or share else (None, None)  # an imported score may only have the name
     kind = BINARY if binary else CONTINUOUS
     return Metric(name, source, kind, rows[0].version, low, high, cells)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lem.records import Metric, RunContents
+from lem.records import Metric, RunContents, RunInfo
 from lem.records.judge_files import UNTRUSTWORTHY, self_judged
 
 PANEL = "panel"  # what several judges together are called
@@ -48,14 +48,18 @@ def metric_watermarks(
     contents: RunContents, metric: Metric, manifests: Mapping[str, Mapping[str, Any]] | None = None
 ) -> tuple[Watermark, ...]:
     """The watermarks of a metric: those of its judge, and that an adapter of the run was trained on its items."""
-    met = contents.info.data.get("contaminated")
-    probes = {cell.key.probe_id for cell in metric.cells}
-    n_met = len(probes & met.keys()) if isinstance(met, dict) else 0
+    met = contamination(contents.info, {cell.key.probe_id for cell in metric.cells}, metric.name)
+    return (*watermarks(contents, metric.source, manifests), *met)
+
+
+def contamination(info: RunInfo, probes: Collection[str], what: str) -> tuple[Watermark, ...]:
+    """That an adapter of a run was trained on some of these probes; () where none is known to be."""
+    met = info.data.get("contaminated")
+    n_met = len(set(probes) & met.keys()) if isinstance(met, dict) else 0
     if not n_met:
-        return watermarks(contents, metric.source, manifests)
-    sentence = f"an adapter of this run was trained on {n_met} of the {len(probes)} items of {metric.name}"
-    mark = Watermark("CONTAMINATED", f"CONTAMINATED: {sentence}; its values on them show nothing.")
-    return (*watermarks(contents, metric.source, manifests), mark)
+        return ()
+    sentence = f"an adapter of this run was trained on {n_met} of the {len(set(probes))} items of {what}"
+    return (Watermark("CONTAMINATED", f"CONTAMINATED: {sentence}; its values on them show nothing."),)
 
 
 def words_of(marks: Iterable[Watermark]) -> str:

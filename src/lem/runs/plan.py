@@ -15,7 +15,16 @@ from typing import Any, Literal
 
 from lem.chat.generate import GenerationSettings, decodes_together, prefix_of
 from lem.chat.load import ChatModel, load
-from lem.chat.render import Inject, Rendered, choose_injection, complete, continuation, conversation, render
+from lem.chat.render import (
+    Inject,
+    Rendered,
+    after_thinking,
+    choose_injection,
+    complete,
+    continuation,
+    conversation,
+    render,
+)
 from lem.chat.sampling import row_seed
 from lem.chat.stored import stored_bits
 from lem.data import Kernel, Probe
@@ -124,6 +133,8 @@ def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
         asked = (probe.completes if plain else None) or probe.asks or probe.prompt
         messages = conversation(asked, kernel, inject or "system", plan.signature)
         rendered = complete(chat, messages) if plain else render(chat, messages)
+        if probe.choices:
+            rendered = after_thinking(chat, rendered)
         row = _render_row(plan, probe, rendered, chat, plain)
         longest = max((len(choice) for choice in row.choices), default=row.max_tokens or plan.settings.max_tokens)
         _refuse_too_long(arm, probe, len(rendered.tokens) + longest, chat)
