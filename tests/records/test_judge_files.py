@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lem.errors import DataError
-from lem.records.judge_files import read_audits, read_judge_manifests, read_pair_results, self_judged
+from lem.records.judge_files import judge_notes, read_audits, read_judge_manifests, read_pair_results, self_judged
 
 MANIFEST = {"judge": "org/one", "model": "m", "kin": [{"arm": "base", "why": "weights", "kind": "weights"}]}
 
@@ -66,3 +66,13 @@ def test_what_is_no_audit_is_named(tmp_path: Path, content: str) -> None:
 def test_an_audit_has_one_of_three_verdicts(tmp_path: Path, verdict: str) -> None:
     put(tmp_path, "audits/one.json", {"judge": "one", "verdict": verdict})
     assert read_audits(tmp_path) == {"one": {"judge": "one", "verdict": verdict}}
+
+
+def test_notes_are_said_of_kin_and_of_failed_audits_alone() -> None:
+    judges = {"org/one": {**MANIFEST, "kin": [*MANIFEST["kin"], *MANIFEST["kin"]]}, "two": {"judge": "two"}}
+    audits = {name: {"judge": name, "verdict": "not trustworthy"} for name in ("two", "gone")}
+    assert judge_notes(judges, {}) == [
+        "SELF-JUDGED: the judge 'org/one' is of one lineage with 'base'; its ratings rank nothing."
+    ]
+    assert judge_notes(judges, audits)[1:] == ["the audit found the judge 'two' not trustworthy."]
+    assert judge_notes({}, audits) == []
