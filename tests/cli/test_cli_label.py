@@ -59,6 +59,7 @@ class Session:
         self.shown = ""
 
     def resize(self, columns: int, rows: int) -> None:
+        self.rows = rows
         fcntl.ioctl(self.near, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait_for(self, text: str) -> str:
@@ -66,9 +67,9 @@ class Session:
         return self.wait_until(lambda page: text in page)
 
     def wait_until(self, holds: Callable[[str], bool]) -> str:
-        """What is on the screen, without escape sequences, once this holds of it."""
+        """What is on the screen, without escape sequences, once it is drawn whole and this holds of it."""
         until = time.monotonic() + 60
-        while not holds(self.page) and time.monotonic() < until:
+        while not (self.drawn and holds(self.page)) and time.monotonic() < until:
             if select.select([self.near], [], [], 0.1)[0]:
                 try:
                     self.shown += os.read(self.near, 65536).decode(errors="replace")
@@ -76,6 +77,12 @@ class Session:
                     break
         assert holds(self.page), self.page
         return self.page
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the last page has all its lines, or the session has left its screen."""
+        last = self.shown.rpartition("\x1b[H\x1b[2J")[2]
+        return "\x1b[?1049l" in last or last.count("\n") >= self.rows - 1
 
     @property
     def page(self) -> str:

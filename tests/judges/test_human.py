@@ -95,7 +95,7 @@ def test_a_pair_is_compared_with_both_orders_of_the_judge_joined() -> None:
     assert one.raw == rate(4, 6)
     expected = cohen_kappa_score([2, 1, 0, 2, 2, 2], [int(2 * value) for value in joined], weights="quadratic")
     assert one.kappa.value == pytest.approx(expected)
-    assert one.prevalence == rate(4, 5), "a tie lies on neither side"
+    assert one.prevalence == rate(4, 6), "a tie is no win"
     assert one.corrected["t"].observed == rate(2, 6)
 
 
@@ -202,3 +202,24 @@ def test_a_judge_that_people_contradict_is_not_trustworthy(tmp_path: Path) -> No
     assert audit.verdict == "not trustworthy"
     assert "humans: alpha · sovereignty" in audit.sentence
     assert audit.humans[0].corrected["base"].identified is False
+
+
+def test_labels_of_ties_belong_to_the_errors_that_wins_are_corrected_by() -> None:
+    """30% of the pairs are won, 40% tied, 30% lost, and the judge calls 90%, 40% and 5% of them won."""
+    rng = np.random.default_rng(5)
+    truths = rng.choice([1.0, 0.5, 0.0], p=[0.3, 0.4, 0.3], size=3000)
+    called = rng.random(3000) < np.vectorize({1.0: 0.9, 0.5: 0.4, 0.0: 0.05}.get)(truths)
+    labels, verdicts = [], []
+    for number, (truth, won) in enumerate(zip(truths, called, strict=True)):
+        said = 1.0 if won else 0.0
+        pair = {"low": 0.0, "high": 1.0, "against": "base"}
+        if number < 1500:
+            labels.append(
+                Judgement("t", f"P{number}", 0, "human:ada", "preference", float(truth), order="ab", **pair)  # type: ignore[arg-type]
+            )
+        for order in ("ab", "ba"):
+            verdicts.append(Judgement("t", f"P{number}", 0, "j", "preference", said, order=order, **pair))  # type: ignore[arg-type]
+    found = human_agreement(labels, verdicts)[0].corrected["t"]
+    assert found.observed.value > 0.4, "the judge sees many more wins than there are"
+    assert found.corrected.low < 0.3 < found.corrected.high
+    assert found.corrected.value == pytest.approx(0.3, abs=0.05)

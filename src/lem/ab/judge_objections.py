@@ -9,7 +9,7 @@ from dataclasses import replace
 from lem.ab.contrast import Contrast
 from lem.ab.objections import WATERMARK, Objection
 from lem.judges.panel import PANEL, panel_contrast, panel_judges
-from lem.records import RunContents
+from lem.records import RunContents, judge_files
 from lem.records.judge_files import NOT_SHOWN, UNTRUSTWORTHY, self_judged
 from lem.records.metrics import COMPOSITES
 
@@ -52,14 +52,7 @@ def kin_of(contents: RunContents, metric: str, source: str) -> dict[str, list[st
 
 def judge_notes(contents: RunContents) -> list[str]:
     """What must be said beside any table with verdicts of these judges: kinship, and audits that failed."""
-    notes = []
-    for judge in contents.judges:
-        if arms := self_judged(contents.judges[judge]):
-            named = ", ".join(f"'{arm}'" for arm in arms)
-            notes.append(f"SELF-JUDGED: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing.")
-        if contents.audits.get(judge, {}).get("verdict") == UNTRUSTWORTHY:
-            notes.append(f"the audit found the judge '{judge}' not trustworthy.")
-    return notes
+    return judge_files.judge_notes(contents.judges, contents.audits)
 
 
 def _kin(contents: RunContents, contrasts: Sequence[Contrast]) -> Iterator[Objection]:
@@ -99,7 +92,7 @@ def _audit(contents: RunContents, contrast: Contrast) -> Iterator[Objection]:
             sentence = f"the audit found the judge '{judge}' not trustworthy."
             yield Objection("judge-untrustworthy", WATERMARK, sentence, metrics=(contrast.metric,))
         elif verdict == NOT_SHOWN:
-            sentence = f"the audit did not show that the judge '{judge}' can be trusted; a larger --n may."
+            sentence = f"the audit did not show that the judge '{judge}' can be trusted; see its open checks."
             yield Objection("judge-not-shown", WATERMARK, sentence, metrics=(contrast.metric,))
 
 

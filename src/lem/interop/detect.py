@@ -132,7 +132,10 @@ def _read_run_directory(path: Path) -> Imported:
     contents = read_contents(path)
     notes = [*contents.notes, *(note for note in _kept_notes(contents.info.data) if note not in contents.notes)]
     published = read_published_scores(path)
-    return Imported(contents.info, contents.records, RUN, notes, published, contents.scores, contents.judgements)
+    return Imported(
+        contents.info, contents.records, RUN, notes, published, contents.scores, contents.judgements, contents.judges,
+        contents.audits,
+    )  # fmt: skip
 
 
 def _kept_notes(data: Mapping[str, Any]) -> list[str]:

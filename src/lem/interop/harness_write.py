@@ -4,6 +4,7 @@ A benchmark of the run is a task; probes without one form the task "lem". A prob
 probe's place in the run. lm-eval has one value of a metric per document, so a line holds the mean over the scored
 repeats, and null if none was scored; every repeat's own values, with the reasons of the unscored, stand under "lem",
 from which `read_harness` restores them. lm-eval knows no failure: failed answers are left out, and "lem" counts them.
+Under "lem" the results of a run with judges also say which metrics are their verdicts, and what stands against them.
 Thinking, signals of scorers, and the words of judges are not kept.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,11 @@ from typing import Any
 from lem import __version__
 from lem.errors import DataError
 from lem.interop.inspect_values import scorer_name
+from lem.interop.judges_kept import judges_of_arm
 from lem.paths import slug
 from lem.records import Key, Record, RunContents, Score, text_sha
 from lem.records.cells import arm_names
-from lem.records.metrics import metrics_of
+from lem.records.metrics import Metric, metrics_of
 from lem.records.staged import staged_folder
 
 SETTINGS = {
@@ -37,12 +39,13 @@ Values = Mapping[str, Mapping[Key, Score]]
 
 @dataclass(frozen=True)
 class _Arm:
-    """One arm's answers by probe, and the values of all metrics by cell."""
+    """One arm's answers by probe, the values of all metrics by cell, and which of them are a judge's."""
 
     contents: RunContents
     name: str
     answers: dict[str, list[Record]]
     values: Values
+    judged: dict[str, dict[str, Any] | None]
     n_failed: int
 
 
@@ -52,14 +55,15 @@ def write_harness(contents: RunContents, output: Path) -> list[Path]:
     Raises: UserError if `output` is occupied; DataError for a run without answers.
     """
     info = contents.info
-    values = _values(contents)
+    metrics = metrics_of(contents)
+    values, judged = _values(metrics), _judged(contents, metrics)
     stamp = datetime.now(UTC).replace(tzinfo=None)
     paths = []
     if not any(record.response is not None for record in contents.records):
         raise DataError(f"the run {info.run_id} holds no answers; there is nothing to export.")
     with staged_folder(output) as folder:
         for place, name in enumerate(arm_names(info, contents.records)):
-            arm = _arm(contents, name, values)
+            arm = _arm(contents, name, values, judged)
             if arm.answers:
                 path = folder / f"{place}-{slug(name)}"
                 path.mkdir()
@@ -68,21 +72,35 @@ def write_harness(contents: RunContents, output: Path) -> list[Path]:
     return paths
 
 
-def _values(contents: RunContents) -> Values:
+def _values(metrics: Iterable[Metric]) -> Values:
     """Every metric's scores by cell: the scorers', and the dimensions of the judges."""
     return {
         scorer_name(metric.name): {cell.key: cell.score for cell in metric.cells if cell.score is not None}
-        for metric in metrics_of(contents)
+        for metric in metrics
     }
 
 
-def _arm(contents: RunContents, name: str, values: Values) -> _Arm:
+def _judged(contents: RunContents, metrics: Iterable[Metric]) -> dict[str, dict[str, Any] | None]:
+    """Judge, dimension and scale behind each judged metric of a run with judges; None for a mean of dimensions."""
+    if not contents.judges:
+        return {}
+    rated = {(one.judge, one.dimension) for one in contents.judgements if not one.order}
+    found: dict[str, dict[str, Any] | None] = {}
+    for metric in metrics:
+        if metric.source != "scorer":
+            dimension = metric.name.removesuffix(f" · {metric.source}")
+            entry = {"judge": metric.source, "dimension": dimension, "low": metric.low, "high": metric.high}
+            found[scorer_name(metric.name)] = entry if (metric.source, dimension) in rated else None
+    return found
+
+
+def _arm(contents: RunContents, name: str, values: Values, judged: dict[str, dict[str, Any] | None]) -> _Arm:
     records = [record for record in contents.records if record.arm == name]
     answers: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.repeat):
         if record.response is not None and not record.failed:
             answers.setdefault(record.probe_id, []).append(record)
-    return _Arm(contents, name, answers, values, sum(record.failed for record in records))
+    return _Arm(contents, name, answers, values, judged, sum(record.failed for record in records))
 
 
 def _write_arm(arm: _Arm, folder: Path, stamp: datetime) -> None:
@@ -211,6 +229,8 @@ def _results(arm: _Arm, tasks: Mapping[str, list[dict[str, Any]]], stamp: dateti
             "facts": facts,
             "n_failed": arm.n_failed,
             "versions": {name: next(iter(scores.values())).version for name, scores in arm.values.items() if scores},
+            **judges_of_arm(arm.contents, arm.name),
+            **({"judged": arm.judged} if arm.judged else {}),
         },
     }
 

@@ -24,8 +24,8 @@ class Imported:
     """A foreign file as a run: manifest, records, the name of the format, and what a reader should know about it.
 
     `published_scores` holds the v2 score the file gave to a cell, so that a new score can be compared with it;
-    `scores` (by scorer) and `judgements` hold what else it brought. `info.status` is "done" only if every arm answers
-    every probe and nothing failed.
+    `scores` (by scorer) and `judgements` hold what else it brought, `judges` and `audits` the manifests and audits of
+    its judges by their names. `info.status` is "done" only if every arm answers every probe and nothing failed.
     """
 
     info: RunInfo
@@ -35,11 +35,15 @@ class Imported:
     published_scores: dict[Key, float] = field(default_factory=dict)
     scores: dict[str, list[Score]] = field(default_factory=dict)
     judgements: list[Judgement] = field(default_factory=list)
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def contents(self) -> RunContents:
         """The same as a run that was read; published v2 scores are left out, because v2 is counted from the texts."""
-        return RunContents(self.info, self.records, self.scores, self.judgements, tuple(self.notes))
+        return RunContents(
+            self.info, self.records, self.scores, self.judgements, tuple(self.notes), self.judges, self.audits
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Write what was imported as a run directory, so that `lem score`, `compare` and `report` find it like one of ours.
 
 run.json  records.jsonl  scores/  judgements/     as in every run; the importer's notes are `data.notes` of run.json
+audits/                                           what the audits of its judges found, as in every run
 published_scores.jsonl                            the v2 scores that a published A/B file gave, {arm, probe_id,
                                                   repeat, lek_score}: for comparison with what `lem score` counts
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from lem.errors import DataError
 from lem.interop.imported import Imported
+from lem.interop.judges_kept import judge_file_names
 from lem.interop.lines import LineStream
 from lem.paths import slug
 from lem.records import Key, Score
@@ -46,6 +48,15 @@ def write_run(imported: Imported, output: Path) -> None:
         for judge in sorted(judges):
             rows = (one.to_row() for one in contents.judgements if slug(one.judge) == judge)
             _write_rows(work / "judgements" / f"{judge}.jsonl", rows)
+        _write_entries(work / "judgements", contents.judges)
+        _write_entries(work / "audits", contents.audits)
+
+
+def _write_entries(folder: Path, entries: Mapping[str, dict[str, Any]]) -> None:
+    for judge, name in judge_file_names(entries).items():
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(entries[judge], indent=1, ensure_ascii=True) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _published_rows(published: Mapping[Key, float]) -> Iterator[dict[str, Any]]:

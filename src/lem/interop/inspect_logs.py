@@ -16,6 +16,7 @@ from typing import Any
 from lem.errors import DataError, UserError
 from lem.interop.imported import Answer, Imported, Origin, assemble
 from lem.interop.inspect_values import Marks, fill_gaps, marks_of
+from lem.interop.judges_kept import Entries, read_judges
 from lem.interop.lines import file_sha
 from lem.interop.optional import load_library
 from lem.records import Key, Record, Score
@@ -50,11 +51,14 @@ def read_inspect(path: Path) -> Imported:
     marks = [_marks(record, sample, version) for record, sample in zip(records, log.samples, strict=True)]
     benchmarks = {probe["id"]: probe.get("benchmark", "") for probe in imported.info.probes}
     scores = fill_gaps([score for one in marks for score in one.scores], _texts(records), benchmarks)
+    judges, audits = _judges(log, path)
     return replace(
         imported,
         records=records,
         scores=_by_scorer(scores),
         judgements=[judgement for one in marks for judgement in one.judgements],
+        judges=judges,
+        audits=audits,
     )
 
 
@@ -118,6 +122,13 @@ def _facts(log: Any) -> dict[str, Any]:
     if log.eval.model_args:
         facts["model_args"] = dict(log.eval.model_args)
     return {**facts, **kept} if isinstance(kept, dict) else facts
+
+
+def _judges(log: Any, path: Path) -> tuple[Entries, Entries]:
+    """The judges' manifests and audits of a log that we wrote; others may mean anything by these names."""
+    kept = log.metadata or {}
+    ours = "lem" in log.eval.packages and {"arm", "run", "facts"} <= kept.keys()
+    return read_judges(path, kept) if ours else ({}, {})
 
 
 def _settings(log: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lem.records import Judgement, Key, Score, text_sha
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 OURS = "lem"  # the key of a score's metadata under which an export of ours keeps what Inspect has no field for
+SPENT = ("n_prompt_tokens", "n_tokens", "cost")  # what a judge's call took, where that is known
 NO_SCORE = "the log holds no score of this scorer for this answer"
 
 
@@ -120,7 +121,18 @@ def _judgement(
         against=str(ours.get("against", "")),
         model=str(ours.get("model", "")),
         prompt_sha=str(ours.get("prompt_sha", "")),
+        n_prompt_tokens=_count(ours.get("n_prompt_tokens")),
+        n_tokens=_count(ours.get("n_tokens")),
+        cost=_cost(ours.get("cost")),
     )
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _cost(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and 0 <= value < math.inf else None
 
 
 def fill_gaps(scores: list[Score], answered: Mapping[Key, str], benchmarks: Mapping[str, str]) -> list[Score]:

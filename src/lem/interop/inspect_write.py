@@ -6,8 +6,9 @@
     scores                 one per scorer and per dimension of a judge; unscored: NaN with the reason
     error                  of a failed answer, which has no scores
 
-What Inspect has no field for (a scorer's version and signals, a judge's scale) stands in the metadata of the score
-under "lem", from which `read_inspect` restores it. Probes that were never answered are in the dataset's sample ids
+What Inspect has no field for (a scorer's version and signals, a judge's scale, what its call took) stands in the
+metadata of the score under "lem", what stands against the judges in the log's under "judges" and "audits", from which
+`read_inspect` restores it. Probes that were never answered are in the dataset's sample ids
 alone, and the log then has the status "cancelled". Half surrogate pairs become backslash escapes.
 """
 
@@ -23,7 +24,8 @@ from typing import Any
 
 from lem import __version__
 from lem.errors import DataError
-from lem.interop.inspect_values import OURS
+from lem.interop.inspect_values import OURS, SPENT
+from lem.interop.judges_kept import judges_of_arm
 from lem.interop.optional import load_library
 from lem.paths import slug
 from lem.records import Judgement, Key, Record, RunContents, Score, text_sha
@@ -120,7 +122,10 @@ def _spec(contents: RunContents, arm: str, ids: list[str], stamp: str) -> Any:
         dataset=_library().log.EvalDataset(name=info.run_id, samples=len(ids), sample_ids=ids, shuffled=False),
         config=_library().log.EvalConfig(epochs=repeats, epochs_reducer=["mean"]),
         packages={"inspect_ai": metadata.version("inspect-ai"), "lem": __version__},
-        metadata={"arm": arm, "condition": arm, "run": info.run_id, "facts": facts, "settings": info.settings},
+        metadata={
+            "arm": arm, "condition": arm, "run": info.run_id, "facts": facts, "settings": info.settings,
+            **judges_of_arm(contents, arm),
+        },
     )
 
 
@@ -196,7 +201,9 @@ def _score(mark: Score | Judgement) -> Any:
     if isinstance(mark, Judgement):
         names = ("judge", "model", "dimension", "order", "against", "low", "high", "version", "prompt_sha", "error",
                  "ts")  # fmt: skip
+        spent = {name: getattr(mark, name) for name in SPENT}
         kept: dict[str, Any] = {name: getattr(mark, name) for name in names}
+        kept |= {name: amount for name, amount in spent.items() if amount is not None}
         explanation = mark.raw or None
     else:
         kept, explanation = {"version": mark.version, "signals": mark.signals}, None

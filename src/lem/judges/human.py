@@ -154,7 +154,8 @@ def _agreement(
     pairs = [(human[key], values[key][0]) for key in human]
     middle = _middle(labels)
     steps = 2.0 if series[1] else 1.0  # comparisons have halves
-    positive = [(one > middle, other > middle) for one, other in pairs if one != middle]
+    # A tie is no win: left out of the labels it would be missing from the errors and still count in what is corrected.
+    positive = [(one > middle, other > middle) for one, other in pairs]
     return HumanAgreement(
         judge=judge,
         dimension=series[0],

@@ -9,6 +9,7 @@ audits/<judge>.json              what the audit of the judge found
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_judge_manifests(run: Path) -> dict[str, dict[str, Any]]:
     for file in sorted((run / "judgements").glob("*.json")):
         if not file.name.endswith(_PAIRS_FILE):
             manifest = _read(file)
-            if not isinstance(manifest, dict) or type(manifest.get("judge")) is not str or not _sound(manifest):
+            if not is_manifest(manifest):
                 raise DataError(f"{file}: not the manifest of a judge; restore it from a copy or judge again.")
             found[manifest["judge"]] = manifest
     return found
@@ -50,21 +51,63 @@ def read_audits(run: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted((run / "audits").glob("*.json")):
         audit = _read(file)
-        sound = isinstance(audit, dict) and type(audit.get("judge")) is str
-        if not sound or audit.get("verdict") not in (TRUSTWORTHY, UNTRUSTWORTHY, NOT_SHOWN):
+        if not is_audit(audit):
             raise DataError(f"{file}: not the result of an audit; run `lem judge audit` again.")
         found[audit["judge"]] = audit
     return found
 
 
 def self_judged(manifest: dict[str, Any]) -> list[str]:
-    """The arms that a judge is of one lineage with, by its manifest."""
-    return [kin["arm"] for kin in manifest.get("kin", [])]
+    """The arms that a judge is of one lineage with, by its manifest, each once."""
+    return list(dict.fromkeys(kin["arm"] for kin in manifest.get("kin", [])))
 
 
-def _sound(manifest: dict[str, Any]) -> bool:
-    kin = manifest.get("kin", [])
+def judge_notes(judges: Mapping[str, dict[str, Any]], audits: Mapping[str, dict[str, Any]]) -> list[str]:
+    """What must be said beside any verdicts of these judges: kinship, and audits that failed.
+
+    Args:  judges: manifests by the judge's name; audits: likewise, those of further judges count for nothing.
+    """
+    notes = []
+    for judge, manifest in judges.items():
+        if arms := self_judged(manifest):
+            named = ", ".join(f"'{arm}'" for arm in arms)
+            notes.append(f"SELF-JUDGED: the judge '{judge}' is of one lineage with {named}; its ratings rank nothing.")
+        if audits.get(judge, {}).get("verdict") == UNTRUSTWORTHY:
+            notes.append(f"the audit found the judge '{judge}' not trustworthy.")
+    return notes
+
+
+def joined_judges(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The manifests of all judges; where several parts have one judge, with the kin of all, each arm once."""
+    found: dict[str, dict[str, Any]] = {}
+    for judges in parts:
+        for name, manifest in judges.items():
+            known = {kin["arm"]: kin for kin in found.get(name, {}).get("kin", [])}
+            further = [kin for kin in manifest.get("kin", []) if kin["arm"] not in known]
+            found[name] = {**manifest, "kin": [*known.values(), *further]}
+    return found
+
+
+def joined_audits(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The audits of all judges; where a judge was audited in several parts, the one that speaks against it most."""
+    order = [UNTRUSTWORTHY, NOT_SHOWN, TRUSTWORTHY]
+    found: dict[str, dict[str, Any]] = {}
+    for audits in parts:
+        for name, audit in audits.items():
+            found[name] = min(found.get(name, audit), audit, key=lambda one: order.index(one["verdict"]))
+    return found
+
+
+def is_manifest(found: Any) -> bool:
+    """Whether an object has what is read of a judge's manifest: its name, and arms as its kin."""
+    kin = found.get("kin", []) if isinstance(found, dict) and type(found.get("judge")) is str else None
     return type(kin) is list and all(type(entry) is dict and type(entry.get("arm")) is str for entry in kin)
+
+
+def is_audit(found: Any) -> bool:
+    """Whether an object has what is read of an audit: the judge's name, and one of the three verdicts."""
+    named = isinstance(found, dict) and type(found.get("judge")) is str
+    return named and found.get("verdict") in (TRUSTWORTHY, UNTRUSTWORTHY, NOT_SHOWN)
 
 
 def _read(file: Path) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from lem.chat.load import load
 from lem.data.prices import read_prices
 from lem.judges.budget import Budget
+from lem.judges.lineage import LOCAL
 from lem.judges.manifest import check_pedigree
 from lem.judges.spec import JudgeSpec, open_judge
 from lem.records import RunInfo
@@ -21,7 +22,8 @@ def check_judge(spec: JudgeSpec, runs: Sequence[Mapping[str, str]], extras: Extr
     Raises: UserError for a missing key, model, server or price, and for kinship with an arm unless that is allowed.
     """
     prices = {} if extras.prices is None else read_prices(Path(extras.prices).expanduser())
-    budget = Budget(extras.max_cost, prices.get(spec.name) or prices.get(spec.model))
+    limit = None if spec.backend == LOCAL else extras.max_cost  # a local judge costs no money
+    budget = Budget(limit, prices.get(spec.name) or prices.get(spec.model))
     with open_judge(spec, budget=budget) as judge:
         for arms in runs:
             info = RunInfo(run_id="", kind="eval", arms={arm: _facts(model) for arm, model in arms.items()})

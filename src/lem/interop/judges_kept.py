@@ -1,0 +1,70 @@
+"""What a format keeps of a run's judges, and reads back: their manifests and audits, and what these say of verdicts.
+
+    judges, audits    manifest and audit of each judge by its name, as in judgements/ and audits/ of a run
+    watermark         what must be said beside a judge's verdicts, in one text
+
+A file of one arm names the kin that it holds answers of, so that files joined again name the kin of the run. Of a run
+without judges nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lem.errors import DataError
+from lem.paths import slug
+from lem.records import RunContents
+from lem.records.judge_files import PAIRS, is_audit, is_manifest, judge_notes
+
+PANEL = "panel"  # the judge's name that verdicts of all judges together carry
+
+Entries = dict[str, dict[str, Any]]
+
+
+def judges_of_arm(contents: RunContents, arm: str) -> dict[str, Entries]:
+    """`judges` and `audits` for a file of one arm, kin limited to the arm and its opponents; {} without judges."""
+    held = {arm, *(one.against for one in contents.judgements if one.arm == arm)}
+    judges = {
+        name: {**manifest, "kin": [kin for kin in manifest.get("kin", []) if kin["arm"] in held]}
+        for name, manifest in contents.judges.items()
+    }
+    found = {"judges": judges, "audits": dict(contents.audits)}
+    return {name: entries for name, entries in found.items() if entries}
+
+
+def read_judges(path: Path, kept: Mapping[str, Any]) -> tuple[Entries, Entries]:
+    """The manifests and audits that an export of ours kept in a file.
+
+    Raises: DataError for entries that are none, because a judge would then stand there with nothing against it.
+    """
+    return _entries(path, kept, "judges", is_manifest), _entries(path, kept, "audits", is_audit)
+
+
+def _entries(path: Path, kept: Mapping[str, Any], field: str, is_sound: Callable[[Any], bool]) -> Entries:
+    found = kept.get(field, {})
+    named = isinstance(found, dict) and all(is_sound(one) and one["judge"] == name for name, one in found.items())
+    if not named:
+        raise DataError(f"{path}: its field '{field}' does not say what the judges are; export the run again.")
+    return dict(found)
+
+
+def watermark(contents: RunContents, sources: Iterable[str]) -> str | None:
+    """What stands against verdicts of these judges, of all judges for a panel's; None where nothing does."""
+    named = set(sources)
+    judges = {name: one for name, one in contents.judges.items() if name in named or PANEL in named}
+    return " ".join(judge_notes(judges, contents.audits)) or None
+
+
+def judge_file_names(judges: Iterable[str]) -> dict[str, str]:
+    """A file name without its ending for each judge, none of them alike on a file system without capitals."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for judge in judges:
+        name = slug(judge)
+        while name.casefold() in taken or name.endswith(PAIRS):  # win rates have files that end so
+            name += "-2"
+        found[judge] = name
+        taken.add(name.casefold())
+    return found
