@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from command_line import Result, assert_sentence, run_in_process
 
-from lem.records import read_contents
+from lem.interop import Imported, write_run
+from lem.records import Judgement, Record, RunInfo, Score, read_contents
 
 STAMP = "2025-03-01T10-00-00.000001"
 CONDITIONS = ("baseline", "json")
@@ -156,3 +157,69 @@ def test_exports_that_cannot_be_are_sentences(lem: Any, tmp_path: Path) -> None:
     done = lem("export", "run", "--to", "ab", "--output", "x.jsonl")
     assert done.code == 0
     assert "the run has no scores" in done.out
+
+
+NOTES = [
+    "SELF-JUDGED: the judge 'j' is of one lineage with 'json'; its ratings rank nothing.",
+    "the audit found the judge 'j' not trustworthy.",
+]
+
+
+def judged_run(folder: Path) -> Path:
+    """Two arms over twelve probes, rated by a judge that is kin of one of them and failed its audit."""
+    info = RunInfo("r", "distill", "done", {arm: {"model": "m"} for arm in ("base", "json")}, {"repeats": 1})
+    info.probes = [{"id": f"P{i}", "domain": f"d{i % 4}", "prompt": f"Ask {i}?"} for i in range(12)]
+    cells = [(arm, i) for arm in info.arms for i in range(12)]
+    records = [Record("r", arm, f"P{i}", 0, f"{arm} answers {i}.", finish_reason="stop") for arm, i in cells]
+    values = [1.0 + i % 3 + 5 * (arm == "json") for arm, i in cells]
+    scores = [Score(*r.key, "v2", "v2.0", value, {}) for r, value in zip(records, values, strict=True)]
+    rows = [
+        Judgement(*r.key, "j", "kindness", value, low=1.0, high=10.0, version="1")
+        for r, value in zip(records, values, strict=True)
+    ]
+    judges = {"j": {"judge": "j", "kin": [{"arm": "json", "why": "same weights"}]}}
+    audits = {"j": {"judge": "j", "verdict": "not trustworthy"}}
+    write_run(Imported(info, records, "test", [], {}, {"v2": scores}, rows, judges, audits), folder)
+    return folder
+
+
+def objections(lem: Any, *paths: object) -> set[tuple[str, str]]:
+    done = lem("compare", *paths, "--metric", "kindness", "--output", "c.json", "--json", "--anyway")
+    assert done.code == 0, done
+    found = json.loads(done.out)["objections"]
+    assert {entry["code"] for entry in found} >= {"self-judged", "judge-untrustworthy"}
+    return {(entry["code"], entry["sentence"]) for entry in found if "judge" in entry["code"]}
+
+
+def test_a_comparison_of_exports_objects_to_the_judge_as_that_of_the_run_does(lem: Any, tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    of_run = objections(lem, judged_run(tmp_path / "run"))
+    for target, place in (("inspect", "logs"), ("lm-eval", "out")):
+        done = lem("export", "run", "--to", target, "--output", place)
+        assert done.out.startswith("".join(f"note: {note}\n" for note in NOTES))
+        paths = sorted((tmp_path / place).iterdir())
+        assert len(paths) == 2
+        assert objections(lem, *paths) == of_run
+        assert lem("import", *paths, "--output", f"back-{target}").code == 0
+        assert objections(lem, f"back-{target}") == of_run
+
+
+def test_exports_without_a_place_for_it_say_what_stands_against_a_judge(lem: Any, tmp_path: Path) -> None:
+    judged_run(tmp_path / "run")
+    pairs = ("--metric", "kindness", "--margin", "1", "--chosen", "json", "--rejected", "base", "--allow-probes")
+    for target, more in (("ab", ()), ("dpo", pairs)):
+        printed = lem("export", "run", "--to", target, "--output", f"{target}.jsonl", *more).out
+        assert all(f"note: {note}\n" in printed for note in NOTES)
+        shown = json.loads(lem("export", "run", "--to", target, "--output", f"{target}-2.jsonl", *more, "--json").out)
+        assert shown["notes"] == NOTES
+
+
+def test_name_renames_the_kin_of_judges(lem: Any, tmp_path: Path) -> None:
+    judged_run(tmp_path / "run")
+    assert lem("export", "run", "--to", "lm-eval", "--output", "out").code == 0
+    paths = sorted((tmp_path / "out").iterdir())
+    done = lem("import", *paths, "--name", "plain", "--name", "trained", "--output", "back")
+    assert f"note: {NOTES[0].replace('json', 'trained')}\n" in done.out
+    back = read_contents(tmp_path / "back")
+    assert [kin["arm"] for kin in back.judges["j"]["kin"]] == ["trained"]
+    assert back.audits["j"]["verdict"] == "not trustworthy"

@@ -21,7 +21,7 @@ from lem.interop.harness_write import write_harness
 from lem.interop.parquet import write_parquet
 from lem.records import Judgement, RunContents, metrics_of, read_contents, text_sha
 
-KIN = [{"arm": "txt", "why": "same weights", "kind": "weights"}, {"arm": "base", "why": "same weights"}]
+KIN = [{"arm": "base", "why": "same weights", "kind": "weights"}, {"arm": "txt", "why": "same weights"}]
 JUDGES = {
     "gemini": {"judge": "gemini", "model": "g-1", "rubrics": {"truth": {"version": "j1"}}, "kin": KIN},
     "fair": {"judge": "fair", "model": "f-1", "kin": []},
@@ -31,7 +31,7 @@ AUDITS = {
     "fair": {"judge": "fair", "verdict": "trustworthy"},
 }
 NOTES = [
-    "SELF-JUDGED: the judge 'gemini' is of one lineage with 'txt', 'base'; its ratings rank nothing.",
+    "SELF-JUDGED: the judge 'gemini' is of one lineage with 'base', 'txt'; its ratings rank nothing.",
     "the audit found the judge 'gemini' not trustworthy.",
 ]
 PARTS = ("sovereignty", "ethical_depth", "creative_expression", "self_concept")
@@ -71,9 +71,8 @@ def as_logs(contents: RunContents, folder: Path) -> list[Path]:
 
 
 Export = Callable[[RunContents, Path], list[Path]]
-EXPORTS = pytest.mark.parametrize(
-    "export", [as_logs, write_harness, lambda contents, folder: [as_run(contents, folder)]], ids=["inspect", "lm", "run"]
-)
+WRITERS: list[Export] = [as_logs, write_harness, lambda contents, folder: [as_run(contents, folder)]]
+EXPORTS = pytest.mark.parametrize("export", WRITERS, ids=["inspect", "lm", "run"])
 
 
 def joined(paths: list[Path]) -> RunContents:
@@ -104,6 +103,19 @@ def test_an_export_read_back_says_of_its_judges_what_the_run_says(tmp_path: Path
 
 
 @EXPORTS
+def test_two_judges_of_one_dimension_come_back_as_two(tmp_path: Path, export: Export) -> None:
+    contents = judged()
+    second = [replace(one, judge="fair", value=1.0) for one in contents.judgements if one.judge == "gemini"]
+    contents = replace(contents, judgements=[*contents.judgements, *second])
+    back = values(joined(export(contents, tmp_path / "out")))
+    assert {name: found for name, found in back.items() if found[0] != "panel"} == values(contents)
+    assert {name: back[name][0] for name in ("truth · gemini", "truth · fair")} == {
+        "truth · gemini": "gemini",
+        "truth · fair": "fair",
+    }
+
+
+@EXPORTS
 def test_an_export_of_a_run_without_judges_names_none(tmp_path: Path, export: Export) -> None:
     contents = make_contents()
     paths = export(contents, tmp_path / "out")
@@ -122,7 +134,7 @@ def test_the_log_of_one_arm_names_the_kin_that_it_holds(tmp_path: Path) -> None:
     for export in (as_logs, write_harness):
         base, txt = (read_answers_file(p).contents for p in export(contents, tmp_path / export.__name__))
         assert [kin["arm"] for kin in base.judges["gemini"]["kin"]] == ["base"]
-        assert [kin["arm"] for kin in txt.judges["gemini"]["kin"]] == ["txt", "base"]
+        assert [kin["arm"] for kin in txt.judges["gemini"]["kin"]] == ["base", "txt"]
         assert judge_notes(base)[1:] == judge_notes(txt)[1:] == NOTES[1:]
 
 
@@ -195,7 +207,8 @@ def test_pairs_to_train_on_say_what_their_judge_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "damaged"),
     [("judges", {"gemini": {"judge": "gemini", "kin": 3}}), ("judges", []), ("judges", {"gemini": {"judge": "fair"}}),
-     ("audits", {"gemini": {"judge": "gemini", "verdict": "fine"}}), ("audits", "none")],
+     ("audits", {"gemini": {"judge": "gemini", "verdict": "fine"}}), ("audits", "none"),
+     ("judged", {"truth": {"judge": "gemini"}}), ("judged", 3)],
 )  # fmt: skip
 def test_damaged_entries_are_an_error_and_never_a_clean_judge(tmp_path: Path, field: str, damaged: Any) -> None:
     write_harness(judged(), tmp_path / "out")
@@ -205,6 +218,8 @@ def test_damaged_entries_are_an_error_and_never_a_clean_judge(tmp_path: Path, fi
     results.write_text(json.dumps(found))
     with pytest.raises(DataError, match=rf"results_.*\.json: .*{field}.*export the run again"):
         read_answers_file(results)
+    if field == "judged":  # of the format that knows scores alone
+        return
     log = relogged(as_logs(judged(), tmp_path / "logs")[0], {field: damaged})
     with pytest.raises(DataError, match=rf"\.json: .*{field}.*export the run again"):
         read_answers_file(log)

@@ -112,6 +112,7 @@ def test_how_a_reply_ended_is_told_apart(
         (no_candidates(), "no candidate"),
         (said("{}", "OTHER"), "finish reason OTHER"),
         (said("{}", "A_REASON_OF_TOMORROW"), "finish reason A_REASON_OF_TOMORROW"),
+        (said("{}", "A\x1b[2J_REASON"), "finish reason A[2J_REASON"),
         (Answer(body=b'{"candidates": ['), "no reply of its protocol"),
         (Answer(body={"modelVersion": {"a": 1}}), "no reply of its protocol"),
     ],
@@ -219,17 +220,23 @@ def test_what_a_person_must_mend_costs_one_request(
     assert judge_threads() == []
 
 
-def test_a_bad_request_ends_the_pass_unless_others_were_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_request_fails_its_call_also_when_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     too_long = failing(400, "INVALID_ARGUMENT", f"too many tokens for {KEY}")
-    with gemini({"long": [too_long], "": [said("{}")]}) as server:
-        judge = opened(server, monkeypatch, Waiting())
-        replies = ask_all(judge, ["a", "long", "b"])
+    for questions in (["a", "long", "b"], ["long", "a", "b"]):
+        with gemini({"long": [too_long], "": [said("{}")]}) as server:
+            replies = ask_all(opened(server, monkeypatch, Waiting()), questions)
         assert replies["long"].ending is Ending.FAILED
         assert replies["long"].error == "HTTP 400: too many tokens for ***"
-        assert replies["b"].ending is Ending.COMPLETE
-        with pytest.raises(UserError, match="does not take the request"):
-            ask_all(judge, ["long", "a", "b"])
-    assert len(server.asked()) == 4
+        assert {replies["a"].ending, replies["b"].ending} == {Ending.COMPLETE}
+        assert len(server.asked()) == 3
+
+
+def test_a_service_in_clear_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lem.judges.gemini._check", lambda *_: None)
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://gateway.test")
+    with pytest.warns(UserWarning, match=r"http://gateway\.test.*GEMINI_API_KEY.*in clear") as warned:
+        open_gemini("g", MODEL, Waiting().limits())
+    assert len(warned) == 1
 
 
 def test_no_key_names_the_variable_and_the_ways_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,13 +125,79 @@ def test_a_model_that_wants_the_newer_limit_and_no_temperature_gets_them() -> No
     assert judge.adapted == ["max_tokens", "temperature"]
 
 
-def test_a_parameter_refused_again_ends_it() -> None:
-    with (
-        openai({}, refuse=lambda body: failing(400, "response_format? no")) as server,
-        pytest.raises(UserError, match="does not take the request"),
-    ):
-        ask_all(opened(server), ["a", "b"])
-    assert len(server.asked()) == 2
+TOO_LONG = (
+    "'max_tokens' or 'max_completion_tokens' is too large: {most}. This model's maximum context length is {limit} "
+    "tokens and your request has {n} input tokens ({most} > {limit} - {n})."
+)  # what vLLM says, with a parameter in newer versions
+
+
+@pytest.mark.parametrize("param", [None, "max_tokens"])
+@pytest.mark.parametrize("order", [("long", "a", "b", "c"), ("a", "long", "b", "c")])
+def test_a_call_that_is_too_long_changes_nothing_for_the_others(param: str | None, order: Sequence[str]) -> None:
+    limit = 1000
+
+    def refuse(body: dict[str, Any]) -> Answer | None:
+        n, most = len(body["messages"][-1]["content"]), body.get("max_tokens") or body["max_completion_tokens"]
+        words = TOO_LONG.format(most=most, limit=limit, n=n)
+        return failing(400, words, "BadRequestError", param) if n + most > limit else None
+
+    questions = [name if name != "long" else "x" * 990 for name in order]
+    with openai({}, refuse=refuse) as server:
+        judge = opened(server, concurrency=2)
+        replies = ask_all(judge, questions)
+    failed = [question for question, reply in replies.items() if reply.ending is Ending.FAILED]
+    assert failed == ["x" * 990]
+    assert "maximum context length" in (replies["x" * 990].error or "")
+    assert judge.adapted == []
+    assert len(server.asked()) == len(questions)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "param", "adapts"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model.", "unsupported_parameter",
+         "max_tokens", True),
+        ("Use `max_completion_tokens` instead of max_tokens.", None, None, True),
+        ("max_tokens: use 'max_completion_tokens' instead", None, None, True),
+        ("not with this model", "unsupported_parameter", "max_tokens", True),
+        ("max_tokens is too large: 64. This model supports at most 32 completion tokens", "invalid_value",
+         "max_tokens", False),
+        ("max_tokens: unsupported, the maximum context is 10", None, None, False),
+        ("max_tokens must be at least 100", None, "max_tokens", False),
+    ],
+)  # fmt: skip
+def test_the_limit_gets_its_newer_name_only_where_the_older_is_not_known(
+    message: str, code: str | None, param: str | None, adapts: bool
+) -> None:
+    def refuse(body: dict[str, Any]) -> Answer | None:
+        return failing(400, message, code, param) if "max_tokens" in body else None
+
+    with openai({}, refuse=refuse) as server:
+        judge = opened(server)
+        assert (ask_all(judge, ["q"])["q"].ending is Ending.COMPLETE) is adapts
+    assert judge.adapted == (["max_tokens"] if adapts else [])
+
+
+def test_what_was_left_out_in_vain_is_sent_again_with_the_next_call() -> None:
+    def refuse(body: dict[str, Any]) -> Answer | None:
+        bad = body["messages"][-1]["content"] == "bad"
+        return failing(400, "response_format, temperature: no" if bad else "") if bad else None
+
+    with openai({}, refuse=refuse) as server:
+        judge = opened(server, concurrency=1)
+        replies = ask_all(judge, ["a", "bad", "b"])
+    assert [replies[name].ending for name in ("a", "bad", "b")] == [Ending.COMPLETE, Ending.FAILED, Ending.COMPLETE]
+    assert judge.adapted == []
+    last = server.asked()[-1].body
+    assert last["messages"][-1]["content"] == "b"
+    assert {"response_format", "temperature", "max_tokens"} <= set(last)
+
+
+def test_a_parameter_refused_again_fails_the_call() -> None:
+    with openai({}, refuse=lambda body: failing(400, "response_format? no")) as server:
+        replies = ask_all(opened(server), ["a", "b"])
+    assert {reply.ending for reply in replies.values()} == {Ending.FAILED}
+    assert len(server.asked()) == 2 * 2
 
 
 def test_429_with_retry_after_then_500_then_success() -> None:
@@ -210,6 +276,41 @@ def test_no_key_for_a_server_on_the_network(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(UserError, match=r"set OPENAI_API_KEY .*--judge mlx:PATH`\.$"):
         open_openai("o", MODEL, "https://judges.test/v1", Waiting().limits())
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://judges.test/v1", True),
+        ("http://192.0.2.7:8000/v1", True),
+        ("https://judges.test/v1", False),
+        ("http://127.0.0.1:9/v1", False),
+        ("http://localhost:9/v1", False),
+    ],
+)
+def test_a_key_in_clear_is_warned_of_before_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, url: str, warned: bool
+) -> None:
+    before_it_is_sent: list[int] = []
+    monkeypatch.setattr("lem.judges.openai._check", lambda *_: before_it_is_sent.append(len(recwarn)))
+    judge = open_openai("o", MODEL, url, Waiting().limits())
+    assert before_it_is_sent == [len(recwarn)] == [int(warned)]
+    assert judge.identity.model == MODEL
+    for warning in recwarn:
+        text = str(warning.message)
+        assert url in text
+        assert "OPENAI_API_KEY" in text
+        assert "https://" in text
+        assert KEY not in text
+
+
+def test_a_list_of_models_reaches_no_terminal_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Answer(body={"object": "list", "data": [{"id": f"m\x1b[2J\u202e {KEY}"}]})
+    monkeypatch.setattr("lem.judges.openai.is_local", lambda url: False)
+    with openai({}, models=listed) as server, pytest.raises(UserError, match="it lists m") as raised:
+        opened(server)
+    assert str(raised.value).isprintable()
+    assert KEY not in str(raised.value)
 
 
 def test_a_local_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

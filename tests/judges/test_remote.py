@@ -18,10 +18,10 @@ from fake_server import Answer
 from lem.data.prices import Price
 from lem.errors import UserError
 from lem.judges.budget import Budget
-from lem.judges.faults import Passing, Service, retry_after
+from lem.judges.faults import BadCall, Passing, Service, fault_of, retry_after
 from lem.judges.openai import open_openai
-from lem.judges.protocol import Call, Ending, Reply
-from lem.judges.remote import stream
+from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
+from lem.judges.remote import RemoteJudge, stream
 from lem.judges.remote_pass import Ask, Connect
 
 SERVICE = Service("j", "m", "http://127.0.0.1:1/v1", "OPENAI_API_KEY")
@@ -149,6 +149,93 @@ def test_a_service_that_never_answers_is_given_up() -> None:
     with pytest.raises(UserError, match="3 calls in a row"):
         list(replies)
     assert count == 3 * 6
+
+
+def refusing(good: Callable[[str], bool], sent: list[str]) -> Callable[[Call], Awaitable[Reply]]:
+    """Answers the calls that are good and refuses the others."""
+
+    async def ask(one: Call) -> Reply:
+        sent.append(one.id)
+        await asyncio.sleep(0)
+        if not good(one.id):
+            raise BadCall("HTTP 400: too long")
+        return done(one)
+
+    return ask
+
+
+def test_a_first_call_that_is_refused_fails_alone() -> None:
+    sent: list[str] = []
+    calls = [call("a long one"), *(call(name) for name in "bcdef")]
+    found = list(stream(calls, connected(refusing(lambda name: len(name) == 1, sent)), SERVICE, Waiting().limits()))
+    assert {reply.id: reply.error for reply in found if reply.ending is Ending.FAILED} == {
+        "a long one": "HTTP 400: too long"
+    }
+    assert sorted(sent) == sorted(one.id for one in calls)
+
+
+def test_calls_go_one_by_one_until_one_is_answered() -> None:
+    most, under_way, answered = [0, 0], 0, 0
+
+    async def ask(one: Call) -> Reply:
+        nonlocal under_way, answered
+        under_way += 1
+        phase = min(answered, 1)
+        most[phase] = max(most[phase], under_way)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        under_way -= 1
+        if one.id in ("q0", "q1"):
+            raise BadCall("HTTP 400: no")
+        answered += 1
+        return done(one)
+
+    list(stream([call(f"q{n}") for n in range(9)], connected(ask), SERVICE, Waiting().limits(concurrency=3)))
+    assert most == [1, 3]
+
+
+def test_long_calls_at_the_start_do_not_keep_the_others_from_being_asked() -> None:
+    sent: list[str] = []
+    names = [f"{n} " + "x" * 50 for n in range(40)] + list("abcde")
+    ask = connected(refusing(lambda name: len(name) == 1, sent))
+    found = list(stream([call(name) for name in names], ask, SERVICE, Waiting().limits()))
+    assert sum(reply.ending is Ending.FAILED for reply in found) == 40
+    assert sorted(sent) == sorted(names)
+
+
+def test_a_service_that_refuses_every_call_is_given_up_with_a_hint() -> None:
+    sent: list[str] = []
+    replies = stream(
+        [call(f"q{n}") for n in range(99)], connected(refusing(lambda name: False, sent)), SERVICE, Waiting().limits()
+    )
+    found = []
+    with pytest.raises(UserError, match=r"3 calls in a row .*HTTP 400: too long.*the model's name and the URL"):
+        found.extend(replies)
+    assert len(sent) == 3
+    assert judge_threads() == []
+
+
+@pytest.mark.parametrize("left", [1, 5, 30])
+def test_a_resumed_pass_of_refused_calls_only_ends_with_failed_replies(left: int) -> None:
+    sent: list[str] = []
+    calls = [call(f"q{n}") for n in range(left + 1)]
+    judge = RemoteJudge(
+        JudgeIdentity("j", "openai", "m", {}, {}), SERVICE, Waiting().limits(),
+        connected(refusing(lambda name: False, sent)),
+    )  # fmt: skip
+    found = list(judge.replies(calls, {one.id for one in calls[1:]}))
+    assert [(reply.ending, reply.error) for reply in found] == [(Ending.FAILED, "HTTP 400: too long")] * left
+    assert len(sent) == left
+
+
+def test_a_resumed_pass_still_gives_up_a_service_that_is_down() -> None:
+    async def ask(one: Call) -> Reply:
+        raise Passing("HTTP 503")
+
+    calls = [call(f"q{n}") for n in range(9)]
+    judge = RemoteJudge(JudgeIdentity("j", "openai", "m", {}, {}), SERVICE, Waiting().limits(), connected(ask))
+    with pytest.raises(UserError, match="3 calls in a row"):
+        list(judge.replies(calls, {one.id for one in calls[1:]}))
 
 
 def test_a_server_that_goes_away_ends_the_pass_after_its_attempts() -> None:
@@ -335,6 +422,14 @@ def test_what_a_service_says_is_shown_without_keys_queries_and_at_length() -> No
     assert shown.startswith("see https://x.test/a or '***' xxx")
     assert len(shown) == 200
     assert "sk-" not in repr(service)
+
+
+def test_nothing_that_steers_a_terminal_is_shown() -> None:
+    service = Service("j", "m", "http://x.test", "K", ("sk-secret",))
+    said = "no \x1b]0;title\x07\x1b[2J \x9b31m \u202eright to left\tmodel\r\n sk-\x1bsec\u200bret \u2028ende\u0301 ä"
+    assert service.shown(said) == "no ]0;title[2J 31m right to left model *** ende\u0301 ä"
+    for status in (400, 402, 403, 404, 418):
+        assert str(fault_of(service, status, said, {})).isprintable()
 
 
 def test_the_whole_pass_over_http_uses_its_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from lem.ab.values import ArmValues, arm_values
 from lem.ab.verdict import Verdict, verdict
 from lem.errors import UserError
 from lem.records import Cell, Metric, RunContents, join_cells, metrics_of
-from lem.records.metrics import LOWER_IS_BETTER
+from lem.records.metrics import LOWER_IS_BETTER, of_style
 from lem.stats import benjamini_hochberg, holm
 
 DECLARED_LATE = (
@@ -70,13 +70,13 @@ class Comparison:
 
     @property
     def n_primary(self) -> int:
-        """How many contrasts were corrected together by Holm's method."""
-        return sum(found.family == "primary" for found in self.contrasts)
+        """How many contrasts were corrected together by Holm's method; one without a p-value is no test."""
+        return sum(found.family == "primary" and not math.isnan(found.p) for found in self.contrasts)
 
     @property
     def n_exploratory(self) -> int:
         """How many contrasts were corrected together by Benjamini and Hochberg's."""
-        return len(self.contrasts) - self.n_primary
+        return sum(found.family != "primary" and not math.isnan(found.p) for found in self.contrasts)
 
     @property
     def refused(self) -> bool:
@@ -163,7 +163,7 @@ def _known_metrics(contents: RunContents, options: Options) -> list[Metric]:
             raise UserError(f"there is no metric '{name}' here; there are {', '.join(known) or 'none'}.")
     if not metrics:
         raise UserError("nothing here has been scored or judged; run `./lem score` on it first.")
-    return metrics
+    return [metric for metric in metrics if metric.name in options.metrics or not of_style(contents.info, metric)]
 
 
 def _pairs(contents: RunContents, baseline: str, treatments: Sequence[str]) -> list[tuple[str, str]]:

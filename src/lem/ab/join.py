@@ -29,9 +29,10 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
     refuse_case_twins([probe["id"] for _, run in named for probe in run.info.probes])
     names = _arm_names(named)
     parts = [_with_arms_renamed(run, new) for (_, run), new in zip(named, names, strict=True)]
+    kinds = {part.info.kind for part in parts}
     info = RunInfo(
         run_id=" + ".join(name for name, _ in named),
-        kind="joined" if len(named) > 1 else parts[0].info.kind,
+        kind=kinds.pop() if len(kinds) == 1 else "joined",
         status="done" if all(part.info.status == "done" for part in parts) else "incomplete",
         arms={arm: facts for part in parts for arm, facts in part.info.arms.items()},
         settings={"repeats": max(int(part.info.settings.get("repeats", 1)) for part in parts)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,21 +87,25 @@ def make_comparison(
 
 
 def read_input(path: Path) -> RunContents:
-    """Read a run or a foreign log; what has answers and no score at all is scored with v2 and v3."""
-    from lem.interop import read_answers_file
-    from lem.records import RunContents, read_contents
-    from lem.scorers.passes import score_records, score_run
+    """Read a run or a foreign log, writing nothing.
 
-    if path.is_dir() and (path / "run.json").is_file():
-        contents = read_contents(path)
-        if not contents.scores and not contents.judgements:
-            return RunContents(contents.info, contents.records, score_run(path, SCORERS), [], contents.notes)
-        return contents
-    contents = read_answers_file(path).contents
+    Answers to benchmarks are scored anew by their rules; other answers without any score are scored with v2 and v3.
+    """
+    from lem.benchmarks.plan import KIND
+    from lem.benchmarks.scoring import score_records as score_by_rule
+    from lem.data.items import read_run_items
+    from lem.interop import read_answers_file
+    from lem.records import read_contents
+    from lem.scorers.passes import score_records
+
+    is_run = path.is_dir() and (path / "run.json").is_file()
+    contents = read_contents(path) if is_run else read_answers_file(path).contents
+    if is_run and contents.info.kind == KIND:
+        by_rule = score_by_rule(contents.records, read_run_items(path))
+        return replace(contents, scores={**contents.scores, **by_rule})
     if contents.scores or contents.judgements:
         return contents
-    scores = {name: score_records(contents.records, name) for name in SCORERS}
-    return RunContents(contents.info, contents.records, scores, [], contents.notes)
+    return replace(contents, scores={name: score_records(contents.records, name) for name in SCORERS})
 
 
 def input_names(paths: Sequence[Path]) -> list[str]:

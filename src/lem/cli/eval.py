@@ -70,12 +70,14 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form
     wants_judge = judged_tasks(names) if not no_judge else []
     if no_judge and judging.judges:
         raise UserError("--no-judge and --judge contradict each other; leave out one of them.")
-    if wants_judge and not judging.judges:
+    if wants_judge and not judging.judges and not dry_run:
         raise UserError(f"{', '.join(wants_judge)} can only be rated by a judge; {REMEDY}.")
     if judging.judges and not wants_judge:
         click.echo(f"Warning: {', '.join(names)}: scored by program, so no judge is asked.", err=True)
     plan = make_plan(config, names, **options)
     run = existing_path(output) if output else default_run(config, plan)
+    if run.suffix == ".jsonl":
+        raise UserError(f"--output {run}: a run of benchmarks is a directory; give a name without .jsonl.")
     if dry_run:
         _print_dry_run(plan, run, form == "json")
         return
@@ -180,15 +182,31 @@ def finish(run: Path, judging: JudgeOptions | None, form: str) -> None:
     counts = count_cells(*read_run(run))
     print_table(run, form)
     if form == "table":
-        where = display_path(run)
-        click.echo(f"next: ./lem report {where}   ./lem compare {where}" + (
-            f"   ./lem judge audit {where} --judge ..." if graded else ""
-        ))  # fmt: skip
+        _say_next(run, judged=bool(graded))
     refuse_incomplete(counts)
     refuse_unjudged(graded)
 
 
+def _say_next(run: Path, *, judged: bool) -> None:
+    """The commands that go on from here, one a line."""
+    from lem.benchmarks.plan import judged_tasks
+    from lem.records.run import read_manifest
+
+    where, info = display_path(run), read_manifest(run)
+    waiting = judged_tasks(list(info.data.get("tasks", {}))) if not judged else []
+    if waiting:
+        click.echo(f"not rated: {', '.join(waiting)}")
+    click.echo(f"next: ./lem report {where}")
+    if len(info.arms) > 1:
+        click.echo(f"      ./lem compare {where}")
+    if waiting:
+        click.echo(f"      ./lem judge grade {where} --judge SPEC")
+    if judged:
+        click.echo(f"      ./lem judge audit {where} --judge SPEC")
+
+
 def _print_dry_run(plan: RunPlan, run: Path, as_json: bool) -> None:
+    from lem.benchmarks.plan import judged_tasks
     from lem.runs.plan import preview
 
     facts = {"run": display_path(run), "tasks": plan.data["tasks"], **preview(plan)}
@@ -201,5 +219,7 @@ def _print_dry_run(plan: RunPlan, run: Path, as_json: bool) -> None:
     click.echo(f"answers         {facts['n_requests']} by {facts['n_arms']} arms, x {facts['repeats']} repeats")
     click.echo(f"prompt tokens   {facts['prompt_tokens']} in all, {facts['prefill_tokens']} with shared prefixes")
     click.echo(f"new tokens      at most {facts['max_new_tokens']}")
+    if waiting := judged_tasks(list(facts["tasks"])):
+        click.echo(f"for a judge     {', '.join(waiting)}")
     click.echo(f"\none rendered prompt ({facts['example']['arm']}, {facts['example']['probe_id']}):\n")
     click.echo(facts["example"]["text"])

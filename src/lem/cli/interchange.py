@@ -55,6 +55,7 @@ def read_together(paths: Sequence[Path], names: Sequence[str]) -> Imported:
     from lem.ab.join import join_runs
     from lem.cli.compare import input_names
     from lem.interop import Imported, read_answers_file
+    from lem.records.judge_files import joined_judges
 
     if names and len(names) != len(paths):
         raise UserError(f"there are {len(paths)} paths and {len(names)} of --name; give one --name per path, or none.")
@@ -72,7 +73,8 @@ def read_together(paths: Sequence[Path], names: Sequence[str]) -> Imported:
     data = {"format": form, "sources": sources, "n_probes": len(joined.info.probes)}
     info = replace(joined.info, kind="import", data=data)
     notes = list(dict.fromkeys(note for one in read for note in one.notes))
-    return Imported(info, joined.records, form, notes, {}, joined.scores, joined.judgements)
+    judges = joined_judges([joined.judges])
+    return Imported(info, joined.records, form, notes, {}, joined.scores, joined.judgements, judges, joined.audits)
 
 
 def _renamed(one: Imported, name: str, path: Path) -> Imported:
@@ -91,7 +93,15 @@ def _renamed(one: Imported, name: str, path: Path) -> Imported:
         published_scores={key._replace(arm=name): value for key, value in one.published_scores.items()},
         scores={scorer: [replace(row, arm=name) for row in rows] for scorer, rows in one.scores.items()},
         judgements=[replace(judgement, arm=name) for judgement in one.judgements],
+        judges=_with_kin_renamed(one.judges, old, name),
     )
+
+
+def _with_kin_renamed(judges: dict[str, dict[str, Any]], old: str, name: str) -> dict[str, dict[str, Any]]:
+    def renamed(kin: dict[str, Any]) -> dict[str, Any]:
+        return {**kin, "arm": name} if kin["arm"] == old else kin
+
+    return {judge: {**one, "kin": [renamed(kin) for kin in one.get("kin", [])]} for judge, one in judges.items()}
 
 
 def _refuse_versions(contents: RunContents) -> None:
@@ -106,6 +116,7 @@ def _refuse_versions(contents: RunContents) -> None:
 
 def counts(contents: RunContents) -> dict[str, Any]:
     """What a run holds: arms, probes, repeats, answers by outcome, and scored and unscored values by metric."""
+    from lem.records.judge_files import judge_notes
     from lem.records.metrics import metrics_of
 
     outcomes = Counter("failed" if r.failed or r.response is None else "answered" for r in contents.records)
@@ -119,7 +130,7 @@ def counts(contents: RunContents) -> dict[str, Any]:
         "metrics": {
             metric.name: dict(Counter(str(c.outcome) for c in metric.cells)) for metric in metrics_of(contents)
         },
-        "notes": list(contents.notes),
+        "notes": [*contents.notes, *judge_notes(contents.judges, contents.audits)],
     }
 
 
@@ -167,6 +178,7 @@ def export_command(run: str, target: str, output: str, as_json: bool, **options:
     RUN may also be a foreign file that `lem import` reads.
     """
     from lem.interop import read_answers_file
+    from lem.records.judge_files import judge_notes
 
     given = [name for name in PAIRS if options[name] not in (None, False)]
     if target != "dpo" and given:
@@ -174,9 +186,12 @@ def export_command(run: str, target: str, output: str, as_json: bool, **options:
     contents = read_answers_file(existing_path(run)).contents
     place = existing_path(output)
     written = _write(contents, target, place, options)
+    notes = judge_notes(contents.judges, contents.audits)
     if as_json:
-        print_json({"output": display_path(place), "to": target, **written})
+        print_json({"output": display_path(place), "to": target, **written, **({"notes": notes} if notes else {})})
         return
+    for note in notes:
+        click.echo(f"note: {note}")
     if not contents.scores and not contents.judgements:
         click.echo(f"note: the run has no scores; `./lem score {_quoted(run)}` makes them.")
     for name, value in written.items():

@@ -90,9 +90,22 @@ def refuse_unjudged(graded: Sequence[Graded]) -> None:
 
 
 def _say(run: Path, name: str, graded: Graded) -> None:
+    from lem.records.judge_files import read_judge_manifests
+
     cost = "" if graded.cost is None or not graded.asked else f", cost {graded.cost:.4f}"
     click.echo(
         f"{display_path(run)}: {name} answered {graded.asked - graded.failed} calls, {graded.reused} were there, "
         f"{graded.unscored} unscored, {graded.failed} failed, {graded.missing} missing{cost}",
         err=True,
     )
+    stored = read_judge_manifests(run).get(name, {})
+    lost = {reason: n for reason, n in stored.get("unscored", {}).items() if not reason.startswith("failed")}
+    if lost:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in lost.items())
+        click.echo(f"{name}: verdicts without a value: {reasons}.", err=True)
+    if lost.get("truncated"):
+        click.echo(
+            f"{name}: replies were cut by its token limit; ask again with a larger --judge-max-tokens under another "
+            "name (--judge NAME=SPEC).",
+            err=True,
+        )

@@ -49,6 +49,8 @@ def ranking(
     from lem.ab.objections import unlike_arms
     from lem.ab.ranking import rankings
     from lem.cli.compare import input_names, read_input
+    from lem.records import metrics_of
+    from lem.records.metrics import of_style
     from lem.reports.formats import toy_notice
     from lem.reports.ranking_table import ranking_frame
     from lem.reports.watermarks import contamination, sentences_of
@@ -61,10 +63,13 @@ def ranking(
         if name not in found:
             raise UserError(f"there is no metric '{name}' here; there are {', '.join(found) or 'none'}.")
     rows: list[dict[str, Any]] = []
+    judged = {metric.name for metric in metrics_of(joined) if metric.source != "scorer"}
+    style = {metric.name for metric in metrics_of(joined) if of_style(joined.info, metric)}
     for metric, ranked in found.items():
-        if not metrics or metric in metrics:
+        if metric in metrics or not (metrics or metric in style):
             rows += [_row(entry) for entry in ranked]
-            rows += _published(metric) if with_published else []
+            # ratings by another judge, rubric and items, and style over other probes, are not the same quantity
+            rows += _published(metric) if with_published and metric not in judged | style else []
     toy = toy_notice(str(facts.get("model") or "") for facts in joined.info.arms.values())
     notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info), *judge_notes(joined)]
     for name, contents in named:

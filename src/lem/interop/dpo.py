@@ -3,7 +3,8 @@
     {"prompt": [user message], "chosen": [assistant message], "rejected": [assistant message], "metric", "margin",
      "arms": [chosen's, rejected's], "repeats", "values", "run", "probe_id", "evaluation_probe"}
 
-The prompt is the probe alone, without a kernel that an arm put before it: the pair teaches to answer so unprompted.
+and "watermark" where something stands against the judge behind the metric. The prompt is the probe alone, without a
+kernel that an arm put before it: the pair teaches to answer so unprompted.
 A pair is made only of two answers that are both scored, whole, and apart by at least the margin; of a judge's
 comparisons only where every judge gave the same verdict in both orders. A model that was trained on evaluation probes
 can no longer be evaluated with them, so a run over probes is refused unless the caller insists, and then every row
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import UserError
-from lem.records import Judgement, Key, Record, RunContents, metrics_of, write_atomic
+from lem.interop.judges_kept import watermark
+from lem.records import Judgement, Key, Metric, Record, RunContents, metrics_of, write_atomic
 from lem.records.model import LIKELIHOOD
 
 # Runs of these kinds answer training prompts; every other run answers probes, or items that may be some.
@@ -80,7 +82,9 @@ def write_pairs(
     _refuse(contents, output, probes and not allow_probes)
     arms = _arms(contents, chosen, rejected)
     left_out: Counter[str] = Counter()
-    pairs = _pairs(contents, metric, margin, arms, -1 if lower_is_better else 1, left_out)
+    metrics = {one.name: one for one in metrics_of(contents)}
+    pairs = _pairs(contents, metrics, metric, margin, arms, -1 if lower_is_better else 1, left_out)
+    marked = _watermark(contents, metrics, metric)
     prompts = {probe["id"]: probe.get("prompt", "") for probe in contents.info.probes}
     lines = []
     for pair in pairs:
@@ -89,12 +93,22 @@ def write_pairs(
         if reason:
             left_out[reason] += 1
             continue
-        lines.append(json.dumps(_row(pair, prompt, metric, probes), ensure_ascii=False, allow_nan=False) + "\n")
+        row = {**_row(pair, prompt, metric, probes), **marked}
+        lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     if not lines:
         shown = "; ".join(f"{n} {reason}" for reason, n in left_out.items()) or "nothing was judged"
         raise UserError(f"no pair of the run {contents.info.run_id} qualifies by '{metric}' ({shown}).")
     write_atomic(output, "".join(lines))
     return PairCounts(len(lines), dict(left_out))
+
+
+def _watermark(contents: RunContents, metrics: Mapping[str, Metric], metric: str) -> dict[str, str]:
+    """What stands against the judges behind a metric, as a field; {} where nothing does."""
+    sources = [metrics[metric].source] if metric in metrics else []
+    if not sources:
+        sources = [one.judge for one in contents.judgements if one.order and one.dimension == metric]
+    against = watermark(contents, sources)
+    return {"watermark": against} if against else {}
 
 
 def _refuse(contents: RunContents, output: Path, on_probes: bool) -> None:
@@ -122,13 +136,13 @@ def _arms(contents: RunContents, chosen: str | None, rejected: str | None) -> tu
 
 def _pairs(
     contents: RunContents,
+    found: Mapping[str, Metric],
     metric: str,
     margin: float | None,
     arms: tuple[str, str] | None,
     sign: int,
     left_out: Counter[str],
 ) -> Iterator[_Pair]:
-    found = {one.name: one for one in metrics_of(contents)}
     compared = sorted({one.dimension for one in contents.judgements if one.order})
     if metric in found:
         if margin is None or not math.isfinite(margin) or margin <= 0:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import DataError, UserError
+from lem.interop.judges_kept import Entries, Verdict, read_judged, read_judges
 from lem.interop.lines import read_object
+from lem.records.judge_files import joined_audits, joined_judges
 
 SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[^_]*)\.jsonl")
 RESULTS = re.compile(r"results_(?P<time>\d{4}-\d\d-\d\dT[^_]*)\.json")
@@ -69,8 +71,12 @@ def _time(file: Path) -> str:
     return named["time"] if named else ""
 
 
+def _results_beside(file: Path) -> Path:
+    return file.with_name(f"results_{_time(file)}.json")
+
+
 def _sample_file(file: Path) -> SampleFile:
-    results = file.with_name(f"results_{_time(file)}.json")
+    results = _results_beside(file)
     return SampleFile(file, _task(file), read_object(results, "results of lm-eval") if results.is_file() else {})
 
 
@@ -93,6 +99,25 @@ def facts_of(files: Iterable[SampleFile]) -> dict[str, Any]:
         if isinstance(ours, dict) and isinstance(ours.get("facts"), dict):
             facts |= ours["facts"]
     return facts
+
+
+def judges_of(files: Iterable[SampleFile]) -> tuple[Entries, Entries]:
+    """The manifests and audits of the judges that exports of ours name.   Raises: DataError if they are damaged."""
+    found = [
+        read_judges(_results_beside(file.path), ours)
+        for file in files
+        if isinstance(ours := file.results.get("lem"), dict)
+    ]
+    return joined_judges(judges for judges, _ in found), joined_audits(audits for _, audits in found)
+
+
+def judged_of(file: SampleFile) -> dict[str, Verdict | None]:
+    """The metrics of an export of ours that are verdicts of a judge, with whose they are; None: a mean of others.
+
+    Raises: DataError if they are damaged.
+    """
+    ours = file.results.get("lem")
+    return read_judged(_results_beside(file.path), ours) if isinstance(ours, dict) else {}
 
 
 def about_task(file: SampleFile, table: str) -> Any:

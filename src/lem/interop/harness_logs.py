@@ -4,7 +4,8 @@
     arguments                the prompt: the question alone where the task's template stands in it, else all that
                              was sent; what was sent is kept as the record's messages
     resps                    the answers, one per repeat; for multiple choice the chosen option
-    metrics                  scores; `exact_match` under filter `strict-match` is `exact_match,strict-match`
+    metrics                  scores; `exact_match` under filter `strict-match` is `exact_match,strict-match`; those
+                             that an export of ours says are a judge's become its judgements again
 
 A metric that is no number for one document (a perplexity, a corpus score) is not kept, and a note names it.
 """
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from lem.interop.harness_documents import Document, read_document
-from lem.interop.harness_files import SampleFile, about_task, arm_of, facts_of, sample_files
+from lem.interop.harness_files import SampleFile, about_task, arm_of, facts_of, judged_of, judges_of, sample_files
 from lem.interop.harness_rows import Mark
 from lem.interop.imported import Answer, Imported, Origin, assemble
+from lem.interop.judges_kept import Verdict
 from lem.interop.lines import Line, LineStream, file_sha
-from lem.records import Key, Score, text_sha
+from lem.records import Judgement, Key, Score, text_sha
 
 HARNESS = "lm-eval samples"
 
@@ -34,6 +36,7 @@ class _Reading:
     answers: list[Answer] = field(default_factory=list)
     messages: list[tuple[dict[str, str], ...]] = field(default_factory=list)
     marks: dict[str, list[tuple[Key, Mark, str, str]]] = field(default_factory=dict)
+    judged: dict[tuple[str, str], Verdict | None] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     chosen: int = 0
@@ -57,11 +60,16 @@ def read_harness(path: Path) -> Imported:
     imported = assemble(origin, reading.answers, notes=[*notes, *_notes(reading)], interrupted=reading.torn)
     records = [replace(r, messages=sent) for r, sent in zip(imported.records, reading.messages, strict=True)]
     info = replace(imported.info, groups=_groups(reading.answers))
-    return replace(imported, info=info, records=records, scores=_scores(reading))
+    scores, judgements = _scores(reading)
+    judges, audits = judges_of(files)
+    return replace(
+        imported, info=info, records=records, scores=scores, judgements=judgements, judges=judges, audits=audits
+    )
 
 
 def _read_file(file: SampleFile, reading: _Reading) -> None:
     arm = arm_of(file)
+    reading.judged |= {(arm, scorer): verdict for scorer, verdict in judged_of(file).items()}
     filters: dict[int, list[str]] = {}
     stream = LineStream(file.path, allow_torn=True)
     for line in stream:
@@ -145,18 +153,32 @@ def _notes(reading: _Reading) -> Iterator[str]:
         yield f"metrics that are no number for one document were left out: {names}."
 
 
-def _scores(reading: _Reading) -> dict[str, list[Score]]:
-    """Scores by scorer; a version names every task of its arm, so that arms with other versions are told apart."""
+def _scores(reading: _Reading) -> tuple[dict[str, list[Score]], list[Judgement]]:
+    """Scores by scorer, and judgements; a version names every task of its arm, so that other versions are told apart.
+
+    A mean of several dimensions is left out: it is made of them anew.
+    """
     found: dict[str, list[Score]] = {}
+    judgements = []
     for scorer, marks in reading.marks.items():
         stamps: dict[str, dict[str, None]] = {}
         for key, _, _, stamp in marks:
             stamps.setdefault(key.arm, {})[stamp] = None
         versions = {arm: " + ".join(names) for arm, names in stamps.items()}
-        found[scorer] = [
-            Score(*key, scorer, versions[key.arm], mark.value, {}, mark.unscored, sha) for key, mark, sha, _ in marks
-        ]
-    return found
+        for key, mark, sha, _ in marks:
+            score = Score(*key, scorer, versions[key.arm], mark.value, {}, mark.unscored, sha)
+            if (key.arm, scorer) not in reading.judged:
+                found.setdefault(scorer, []).append(score)
+            elif verdict := reading.judged[key.arm, scorer]:
+                judgements.append(_judgement(score, verdict))
+    return found, judgements
+
+
+def _judgement(score: Score, by: Verdict) -> Judgement:
+    return Judgement(
+        *score.key, by.judge, by.dimension, score.value, unscored=score.unscored, low=by.low, high=by.high,
+        version=score.version, record_sha=score.record_sha,
+    )  # fmt: skip
 
 
 def _version(scorer: str, file: SampleFile) -> str:

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from lem import __version__
 from lem.errors import DataError
 from lem.interop.inspect_values import scorer_name
-from lem.interop.judges_kept import judges_of_arm
+from lem.interop.judges_kept import Verdict, judged_metrics, judges_of_arm
 from lem.paths import slug
 from lem.records import Key, Record, RunContents, Score, text_sha
 from lem.records.cells import arm_names
@@ -45,7 +45,7 @@ class _Arm:
     name: str
     answers: dict[str, list[Record]]
     values: Values
-    judged: dict[str, dict[str, Any] | None]
+    judged: dict[str, Verdict | None]
     n_failed: int
 
 
@@ -56,7 +56,8 @@ def write_harness(contents: RunContents, output: Path) -> list[Path]:
     """
     info = contents.info
     metrics = metrics_of(contents)
-    values, judged = _values(metrics), _judged(contents, metrics)
+    values = _values(metrics)
+    judged = {scorer_name(name): verdict for name, verdict in judged_metrics(contents, metrics).items()}
     stamp = datetime.now(UTC).replace(tzinfo=None)
     paths = []
     if not any(record.response is not None for record in contents.records):
@@ -80,21 +81,7 @@ def _values(metrics: Iterable[Metric]) -> Values:
     }
 
 
-def _judged(contents: RunContents, metrics: Iterable[Metric]) -> dict[str, dict[str, Any] | None]:
-    """Judge, dimension and scale behind each judged metric of a run with judges; None for a mean of dimensions."""
-    if not contents.judges:
-        return {}
-    rated = {(one.judge, one.dimension) for one in contents.judgements if not one.order}
-    found: dict[str, dict[str, Any] | None] = {}
-    for metric in metrics:
-        if metric.source != "scorer":
-            dimension = metric.name.removesuffix(f" · {metric.source}")
-            entry = {"judge": metric.source, "dimension": dimension, "low": metric.low, "high": metric.high}
-            found[scorer_name(metric.name)] = entry if (metric.source, dimension) in rated else None
-    return found
-
-
-def _arm(contents: RunContents, name: str, values: Values, judged: dict[str, dict[str, Any] | None]) -> _Arm:
+def _arm(contents: RunContents, name: str, values: Values, judged: dict[str, Verdict | None]) -> _Arm:
     records = [record for record in contents.records if record.arm == name]
     answers: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.repeat):
@@ -230,7 +217,7 @@ def _results(arm: _Arm, tasks: Mapping[str, list[dict[str, Any]]], stamp: dateti
             "n_failed": arm.n_failed,
             "versions": {name: next(iter(scores.values())).version for name, scores in arm.values.items() if scores},
             **judges_of_arm(arm.contents, arm.name),
-            **({"judged": arm.judged} if arm.judged else {}),
+            **({"judged": {name: one and asdict(one) for name, one in arm.judged.items()}} if arm.judged else {}),
         },
     }
 

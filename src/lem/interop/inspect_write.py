@@ -123,7 +123,11 @@ def _spec(contents: RunContents, arm: str, ids: list[str], stamp: str) -> Any:
         config=_library().log.EvalConfig(epochs=repeats, epochs_reducer=["mean"]),
         packages={"inspect_ai": metadata.version("inspect-ai"), "lem": __version__},
         metadata={
-            "arm": arm, "condition": arm, "run": info.run_id, "facts": facts, "settings": info.settings,
+            "arm": arm,
+            "condition": arm,
+            "run": info.run_id,
+            "facts": facts,
+            "settings": info.settings,
             **judges_of_arm(contents, arm),
         },
     )

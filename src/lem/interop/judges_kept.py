@@ -1,6 +1,7 @@
 """What a format keeps of a run's judges, and reads back: their manifests and audits, and what these say of verdicts.
 
     judges, audits    manifest and audit of each judge by its name, as in judgements/ and audits/ of a run
+    judged            of a format that knows scores alone: the metrics that are verdicts, and whose
     watermark         what must be said beside a judge's verdicts, in one text
 
 A file of one arm names the kin that it holds answers of, so that files joined again name the kin of the run. Of a run
@@ -10,17 +11,28 @@ without judges nothing is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lem.errors import DataError
 from lem.paths import slug
-from lem.records import RunContents
+from lem.records import Metric, RunContents
 from lem.records.judge_files import PAIRS, is_audit, is_manifest, judge_notes
 
 PANEL = "panel"  # the judge's name that verdicts of all judges together carry
 
 Entries = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whose verdicts a metric holds: judge, dimension, and the ends of the scale (None: not known)."""
+
+    judge: str
+    dimension: str
+    low: float | None
+    high: float | None
 
 
 def judges_of_arm(contents: RunContents, arm: str) -> dict[str, Entries]:
@@ -44,10 +56,40 @@ def read_judges(path: Path, kept: Mapping[str, Any]) -> tuple[Entries, Entries]:
 
 def _entries(path: Path, kept: Mapping[str, Any], field: str, is_sound: Callable[[Any], bool]) -> Entries:
     found = kept.get(field, {})
-    named = isinstance(found, dict) and all(is_sound(one) and one["judge"] == name for name, one in found.items())
-    if not named:
-        raise DataError(f"{path}: its field '{field}' does not say what the judges are; export the run again.")
+    if not (isinstance(found, dict) and all(is_sound(one) and one["judge"] == name for name, one in found.items())):
+        raise _damaged(path, field)
     return dict(found)
+
+
+def judged_metrics(contents: RunContents, metrics: Iterable[Metric]) -> dict[str, Verdict | None]:
+    """Whose verdicts each judged metric of a run with judges holds; None for a mean of dimensions, made anew later."""
+    rated = {(one.judge, one.dimension) for one in contents.judgements if not one.order}
+    found: dict[str, Verdict | None] = {}
+    for metric in metrics if contents.judges else ():
+        if metric.source != "scorer":
+            dimension = metric.name.removesuffix(f" · {metric.source}")
+            verdict = Verdict(metric.source, dimension, metric.low, metric.high)
+            found[metric.name] = verdict if (metric.source, dimension) in rated else None
+    return found
+
+
+def read_judged(path: Path, kept: Mapping[str, Any]) -> dict[str, Verdict | None]:
+    """Whose verdicts the metrics of a file are.   Raises: DataError for entries that do not say it."""
+    found = kept.get("judged", {})
+    if not isinstance(found, dict) or not all(one is None or _is_verdict(one) for one in found.values()):
+        raise _damaged(path, "judged")
+    return {name: None if one is None else Verdict(**one) for name, one in found.items()}
+
+
+def _is_verdict(found: Any) -> bool:
+    if not isinstance(found, dict) or found.keys() != {"judge", "dimension", "low", "high"}:
+        return False
+    named = all(type(found[name]) is str for name in ("judge", "dimension"))
+    return named and all(found[end] is None or type(found[end]) in (int, float) for end in ("low", "high"))
+
+
+def _damaged(path: Path, field: str) -> DataError:
+    return DataError(f"{path}: its field '{field}' does not say what the judges are; export the run again.")
 
 
 def watermark(contents: RunContents, sources: Iterable[str]) -> str | None:

@@ -5,6 +5,7 @@
            judgements.parquet    one row per cell, judge and dimension (and order, for comparisons)
            README.md             the card, with the counts and what the columns mean
 
+Of a run with judges the card begins with what stands against them, and the judgements have it in a further column.
 A table without rows is left out, because `datasets` reads no empty one. Half surrogate pairs, which Parquet's UTF-8
 cannot hold, are written as backslash escapes, and the card counts them.
 """
@@ -22,13 +23,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lem.interop.judges_kept import watermark
 from lem.records import Judgement, Metric, Outcome, Record, RunContents, join_cells, metrics_of
+from lem.records.judge_files import judge_notes
 from lem.records.staged import staged_folder
 
 TABLES = ("generations", "scores", "judgements")
 ANSWERED = "answered"
 _ROWS_AT_ONCE = 5_000
+_WATERMARK = pa.field("watermark", pa.string())
 _CARD = Path(__file__).parent / "templates" / "dataset_card.md"
+
+_WATERMARK_ROW = "| | `watermark` | what stands against the judge, and must be said beside its verdicts |\n"
 
 _CELL = [("run", pa.string()), ("arm", pa.string()), ("probe_id", pa.string()), ("repeat", pa.int64())]
 _SIGNALS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
@@ -90,13 +96,17 @@ def write_parquet(contents: RunContents, output: Path) -> dict[str, int]:
         outcomes, escaped = {}, 0
         for table in TABLES:
             file = work / f"{table}.parquet"
-            outcomes[table], found = _write_table(file, SCHEMAS[table], rows[table])
+            outcomes[table], found = _write_table(file, _schema(contents, table), rows[table])
             escaped += found
             if not outcomes[table]:
                 file.unlink()
         card = _card(contents, outcomes, escaped)
         (work / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     return {table: counts.total() for table, counts in outcomes.items()}
+
+
+def _schema(contents: RunContents, table: str) -> pa.Schema:
+    return SCHEMAS[table].append(_WATERMARK) if contents.judges and table == "judgements" else SCHEMAS[table]
 
 
 def _write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> tuple[Counter[str], int]:
@@ -175,6 +185,13 @@ def _scores(contents: RunContents, metrics: Iterable[Metric]) -> Iterator[dict[s
 
 
 def _judgements(contents: RunContents, metrics: Iterable[Metric]) -> Iterator[dict[str, Any]]:
+    """A row per verdict with its judge's watermark, which the schema of a run without judges drops."""
+    marks = {judge: watermark(contents, [judge]) for judge in dict.fromkeys(one.judge for one in contents.judgements)}
+    for row in _verdicts(contents, metrics):
+        yield {**row, _WATERMARK.name: marks[row["judge"]]}
+
+
+def _verdicts(contents: RunContents, metrics: Iterable[Metric]) -> Iterator[dict[str, Any]]:
     rated = {(j.key, j.judge, j.dimension): j for j in contents.judgements if not j.order}
     for metric in metrics:
         if metric.source == "scorer":
@@ -231,6 +248,8 @@ def _card(contents: RunContents, outcomes: dict[str, Counter[str]], escaped: int
         pretty_name=json.dumps(title),
         configs="\n".join(configs),
         title=title,
+        watermarks="".join(f"\n**{note}**\n" for note in judge_notes(contents.judges, contents.audits)),
+        watermark_column=_WATERMARK_ROW if contents.judges else "",
         counts="\n".join(lines),
         arms="\n".join(arms),
         notes=listed,

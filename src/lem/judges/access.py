@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import os
 import ssl
+import warnings
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +61,16 @@ def is_local(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def warn_of_clear_text(judge: str, url: str, variable: str) -> None:
+    """Warn once if a URL takes a key and texts over the network as they are (http to another machine)."""
+    if urlsplit(url).scheme == "http" and not is_local(url):
+        warnings.warn(
+            f"judge '{judge}': {url} is plain http to another machine, so that the key in {variable} and every judged "
+            "text go over the network in clear; use https://, or a tunnel to a port of this machine.",
+            stacklevel=2,
+        )
 
 
 @functools.cache

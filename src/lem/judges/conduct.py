@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lem.data.items import read_run_items
-from lem.errors import UserError
+from lem.errors import Incomplete, UserError
 from lem.judges.calls import Asking, PlannedCall, pair_calls, rating_calls, rubrics_of
 from lem.judges.grade import Graded, grade
 from lem.judges.manifest import check_pedigree, check_same_judge, remove_unused, write_manifest, write_panel
@@ -88,7 +88,7 @@ def _ask(
     """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge."""
     pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=how.allow_self_judge)
     check_same_judge(run, judge.identity)
-    begun = False
+    begun, answered = False, 0
 
     def write() -> None:
         refused = getattr(judge, "adapted", ())  # what a service did not take of a request; local models take all
@@ -102,8 +102,20 @@ def _ask(
         write()
         how.on_start(total, missing)
 
+    def on_reply(one: PlannedCall, reply: Reply) -> None:
+        nonlocal answered
+        answered += 1
+        how.on_reply(one, reply)
+
     try:
-        return grade(run, judge, planned, on_start=on_start, on_reply=how.on_reply)
+        return grade(run, judge, planned, on_start=on_start, on_reply=on_reply)
+    except UserError as error:
+        if not answered:
+            raise
+        raise Incomplete(
+            f"{str(error).rstrip('.')}; {answered} verdicts of this pass are on disk, the same command goes on from "
+            "there."
+        ) from error
     finally:
         if begun:  # else nothing was asked, and nothing is touched
             write()

@@ -1,6 +1,7 @@
 """What can go wrong with a service on the network, told apart by what helps: waiting, another call, or a person.
 
-No sentence made here holds a key, the query of a URL, or more than a line of what a service said.
+No sentence made here holds a key, the query of a URL, a character that steers a terminal, or more than a line of what
+a service said.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Service:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def shown(self, text: str) -> str:
-        """A text of the service as one short line without keys and without queries of URLs."""
+        """A text of the service as one short line of printable characters, without keys and without queries of URLs."""
+        text = "".join(char if char.isprintable() else " " if char.isspace() else "" for char in text)
         for secret in self.secrets:
             text = text.replace(secret, "***") if secret else text
         text = re.sub(r"(https?://[^\s?\"']+)\?[^\s\"']*", r"\1", text)

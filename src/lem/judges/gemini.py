@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import httpx
 from pydantic import ValidationError
 
 from lem.errors import UserError
-from lem.judges.access import certificates, checked_url, is_local, portable_schema, read_key
+from lem.judges.access import certificates, checked_url, is_local, portable_schema, read_key, warn_of_clear_text
 from lem.judges.faults import WITHOUT, Passing, Service, fault_of, not_reached
 from lem.judges.limits import Limits
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
@@ -52,8 +53,10 @@ def open_gemini(name: str, model: str, limits: Limits, *, temperature: float = 0
     variable, key = found
     url = checked_url(os.environ.get(URL_VARIABLE) or URL, URL_VARIABLE)
     service = Service(name, model, url, variable, (key,))
-    # Its warnings on keys and parts that are no text would stand between our lines.
+    # Its warnings on keys and parts that are no text would stand between our lines, some with words of the service.
     logging.getLogger("google_genai").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"google\.genai\.")
+    warn_of_clear_text(name, url, variable)
     _check(service, key, limits.timeout_s)
     sampled = _takes_temperature(model)
     settings = {
@@ -150,14 +153,14 @@ async def _ask(client: Any, service: Service, call: Call, temperature: float) ->
         return Reply(call.id, Ending.FAILED, error="the service sent what is no reply of its protocol")
     except (errors.APIError, httpx.TransportError) as error:
         raise _fault(service, error) from None
-    return _reply(call, response)
+    return _reply(service, call, response)
 
 
-def _reply(call: Call, response: Any) -> Reply:
+def _reply(service: Service, call: Call, response: Any) -> Reply:
     usage = response.usage_metadata
     written = [getattr(usage, name, None) for name in ("candidates_token_count", "thoughts_token_count")]
     candidate = (response.candidates or [None])[0]
-    ending, error = _ending(response, candidate)
+    ending, error = _ending(service, response, candidate)
     parts = (candidate.content.parts if candidate is not None and candidate.content else None) or []
     return Reply(
         call.id,
@@ -170,7 +173,7 @@ def _reply(call: Call, response: Any) -> Reply:
     )
 
 
-def _ending(response: Any, candidate: Any) -> tuple[Ending, str | None]:
+def _ending(service: Service, response: Any, candidate: Any) -> tuple[Ending, str | None]:
     feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason:
         return Ending.BLOCKED, None
@@ -181,7 +184,7 @@ def _ending(response: Any, candidate: Any) -> tuple[Ending, str | None]:
     if name in BLOCKS:
         return Ending.BLOCKED, None
     known = {"STOP": Ending.COMPLETE, "MAX_TOKENS": Ending.TRUNCATED, "CONTINUATION": Ending.TRUNCATED}
-    return (known[name], None) if name in known else (Ending.FAILED, f"finish reason {name}")
+    return (known[name], None) if name in known else (Ending.FAILED, f"finish reason {service.shown(name)}")
 
 
 def _fault(service: Service, error: errors.APIError | httpx.TransportError) -> Exception:

@@ -16,7 +16,7 @@ class Patience:
 
     Waits grow from `first_s` to `longest_s` with jitter. A service that asks for more than `longest_pause_s` is not
     waited for. After `give_up_after` calls in a row without a reply the pass ends; `give_up_unproven` of them do if
-    there never was a reply.
+    there never was a reply. Calls that the service refuses count only as long as it has answered none.
     """
 
     attempts: int = 6

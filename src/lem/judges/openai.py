@@ -1,14 +1,16 @@
 """Any server that speaks OpenAI's chat completions as a judge, through the `openai` package with its retries off.
 
 Servers differ in what they take. A request that is refused for one named parameter is sent once more without it
-(`response_format`, `temperature`) or with its newer name (`max_tokens`); what was changed is kept in `adapted`.
+(`response_format`, `temperature`) or with its newer name (`max_tokens`). What was changed holds for the calls after it,
+and is kept in `adapted`, once a request that was changed has been answered.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ import httpx
 from pydantic import ValidationError
 
 from lem.errors import UserError
-from lem.judges.access import certificates, is_local, portable_schema, read_key
+from lem.judges.access import certificates, is_local, portable_schema, read_key, warn_of_clear_text
 from lem.judges.faults import WITHOUT, Passing, Service, fault_of, no_such_model, not_reached
 from lem.judges.limits import Limits
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
@@ -29,6 +31,11 @@ VARIABLE = "OPENAI_API_KEY"
 REASONING_TOKENS = 8192
 _SCHEMA_NAME = "verdict"
 _ADAPTABLE = ("response_format", "max_tokens", "temperature")
+# vLLM names max_tokens too when a prompt and its reply do not fit the context; the newer name does not help there.
+_NO_ROOM = re.compile(r"too (?:large|long)|maximum context|context[ _]length", re.IGNORECASE)
+_NOT_KNOWN = re.compile(
+    r"unsupported|not supported|max_completion_tokens\W+instead|instead\W+max_completion_tokens", re.I
+)
 
 
 def open_openai(name: str, model: str, url: str, limits: Limits, *, temperature: float = 0.0) -> RemoteJudge:
@@ -43,6 +50,7 @@ def open_openai(name: str, model: str, url: str, limits: Limits, *, temperature:
         raise UserError(f"judge '{name}': no key; set {VARIABLE} to a key for {url}, or {WITHOUT}.")
     key = found[1] if found else "none"
     service = Service(name, model, url, VARIABLE, (found[1],) if found else ())
+    warn_of_clear_text(name, url, VARIABLE)
     _check(service, key, limits.timeout_s)
     address = urlsplit(url)
     settings = {
@@ -103,10 +111,11 @@ def _check(service: Service, key: str, timeout_s: float) -> None:
         except (AttributeError, TypeError, ValueError):  # a list in a form of its own
             return
     if listed and service.model not in listed and not is_local(service.url):
-        raise no_such_model(service, "it lists " + ", ".join(sorted(listed)[:5]) + (", ..." if len(listed) > 5 else ""))
+        names = [service.shown(model) for model in sorted(listed)[:5]]
+        raise no_such_model(service, "it lists " + ", ".join(names) + (", ..." if len(listed) > 5 else ""))
 
 
-def _request(service: Service, call: Call, temperature: float, adapted: list[str]) -> dict[str, Any]:
+def _request(service: Service, call: Call, temperature: float, adapted: Collection[str]) -> dict[str, Any]:
     newer = "max_tokens" in adapted
     request: dict[str, Any] = {
         "model": service.model,
@@ -126,28 +135,34 @@ def _request(service: Service, call: Call, temperature: float, adapted: list[str
 
 async def _ask(client: Any, service: Service, call: Call, temperature: float, adapted: list[str]) -> Reply:
     package = _package(service.judge)
+    tried: list[str] = []
     while True:
-        request = _request(service, call, temperature, adapted)
+        request = _request(service, call, temperature, {*adapted, *tried})
         try:
-            return _reply(call, await client.chat.completions.create(**request))
+            reply = _reply(call, await client.chat.completions.create(**request))
         except package.APIError as error:
             if getattr(error, "code", None) == "content_filter":
                 return Reply(call.id, Ending.BLOCKED)
             refused = _refused(error, request)
             if refused is None:
                 raise _fault(service, error) from None
-            if refused not in adapted:
-                adapted.append(refused)
+            tried.append(refused)
         except (json.JSONDecodeError, ValidationError):
             return Reply(call.id, Ending.FAILED, error="the service sent what is no reply of its protocol")
+        else:
+            adapted += [name for name in tried if name not in adapted]
+            return reply
 
 
 def _refused(error: Any, request: dict[str, Any]) -> str | None:
     """The parameter of a request that a 400 or 422 names, if we can do without it."""
     if getattr(error, "status_code", None) not in (400, 422):
         return None
-    text = f"{getattr(error, 'param', '')} {error.message}"
-    return next((name for name in _ADAPTABLE if name in request and name in text), None)
+    text = f"{getattr(error, 'param', '')} {getattr(error, 'code', '')} {error.message}"
+    named = [name for name in _ADAPTABLE if name in request and name in text]
+    if "max_tokens" in named and (_NO_ROOM.search(text) or not _NOT_KNOWN.search(text)):
+        return None
+    return named[0] if named else None
 
 
 def _reply(call: Call, done: Any) -> Reply:

@@ -1,7 +1,7 @@
 """Many calls to a service at once, as an ordinary iterator: limits, retries, waits and the end of all of it.
 
-An event loop runs in a thread of its own. One call goes first and alone, so that a wrong key or model costs one
-request; then as many run as asked for. A reply that nobody has taken yet still holds its place, so that closing the
+An event loop runs in a thread of its own. Calls go one by one until one is answered, so that a wrong key or model costs
+one request; then as many run as asked for. A reply that nobody has taken yet still holds its place, so that closing the
 iterator loses little of what was paid for. Closing it, or an error on the other side, cancels what is under way and
 ends the thread.
 """
@@ -38,7 +38,8 @@ class RemoteJudge:
 
     def replies(self, calls: Sequence[Call], wanted: set[Any]) -> Generator[Reply]:
         """Yield one reply for each wanted call as they come; see `lem.judges.protocol.Judge`."""
-        found = stream([call for call in calls if call.id in wanted], self.connect, self.service, self.limits)
+        left = [call for call in calls if call.id in wanted]
+        found = stream(left, self.connect, self.service, self.limits, resumed=len(left) < len(calls))
         self._streams.append(found)
         return found
 
@@ -52,15 +53,18 @@ class RemoteJudge:
             self._streams.pop().close()
 
 
-def stream(calls: Sequence[Call], connect: Connect, service: Service, limits: Limits) -> Generator[Reply]:
+def stream(
+    calls: Sequence[Call], connect: Connect, service: Service, limits: Limits, *, resumed: bool = False
+) -> Generator[Reply]:
     """Yield a reply for each call as it comes, at most `limits.concurrency` of them asked and not yet taken.
 
     Ends early, with calls left over, when the budget has no room for another one.
+    Args:  resumed: other calls of the same kind were answered before, so that a refusal says nothing of the service.
     Raises: UserError for what asking again cannot mend; replies yielded before stay good.
     """
     if not calls:
         return
-    work = Pass(calls, connect, service, limits)
+    work = Pass(calls, connect, service, limits, resumed=resumed)
     thread = threading.Thread(target=work.run, name=THREAD, daemon=True)
     try:
         thread.start()  # inside, because Ctrl-C can come while it starts

@@ -23,7 +23,9 @@ Connect = Callable[[], AbstractAsyncContextManager[Ask]]
 class Pass:
     """The side of a stream that runs in the thread; only `outbox`, `taken` and `cancel` belong to the other side."""
 
-    def __init__(self, calls: Sequence[Call], connect: Connect, service: Service, limits: Limits) -> None:
+    def __init__(
+        self, calls: Sequence[Call], connect: Connect, service: Service, limits: Limits, *, resumed: bool = False
+    ) -> None:
         self.calls, self.connect, self.service, self.limits = calls, connect, service, limits
         self.outbox: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
@@ -33,7 +35,9 @@ class Pass:
         self._held = 0  # calls under way and replies that were not taken
         self._under_way = 0
         self._proven = False  # the service has answered a call of this pass
+        self._resumed = resumed  # it has answered calls of an earlier one
         self._failures = 0  # calls in a row that ended without a reply
+        self._refused = 0  # calls that the service did not take
         self._pause_until = 0.0
 
     def run(self) -> None:
@@ -76,18 +80,36 @@ class Pass:
         if self._cancelled:
             return
         async with self.connect() as ask, asyncio.TaskGroup() as group:
-            for call in self.calls:
+            left = list(self.calls)
+            while left:
+                await self._turn()
+                call = left.pop(self._next(left))
                 if not await self._place_for(call):
                     break
                 self._held += 1
                 self._under_way += 1
                 group.create_task(self._one(ask, call))
 
+    async def _turn(self) -> None:
+        """Wait until the call under way has ended, as long as none was answered."""
+        while self._under_way and not self._proven:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _next(self, left: Sequence[Call]) -> int:
+        """The place of the call to ask next: the first, or the shortest while the service has only refused calls.
+
+        Most refusals are of length, and a few long answers at the start of a run must not end every pass over it.
+        """
+        if self._proven or not self._refused:
+            return 0
+        return min(range(len(left)), key=lambda place: len(left[place].system) + len(left[place].user))
+
     async def _place_for(self, call: Call) -> bool:
         """Wait until a call may be sent; False when the budget will not have room for it."""
         limits = self.limits
         while True:
-            free = self._held < limits.concurrency and (self._proven or not self._under_way)
+            free = self._held < limits.concurrency
             if free and limits.budget.admit(call, limits.extra_tokens):
                 return True
             if free and not self._under_way:
@@ -106,19 +128,35 @@ class Pass:
             )
 
     async def _one(self, ask: Ask, call: Call) -> None:
-        reply, sent = await self._ask(ask, call)
+        refused = False
+        try:
+            reply, sent = await self._ask(ask, call)
+        except BadCall as error:
+            reply, sent, refused = Reply(call.id, Ending.FAILED, error=str(error)), False, True
         reply = replace(reply, cost=self.limits.budget.settle(reply, sent=sent))
         self._under_way -= 1
         self.outbox.put(reply)
-        self._failures = self._failures + 1 if reply.ending is Ending.FAILED else 0
-        self._proven = self._proven or reply.ending is not Ending.FAILED
+        self._count(reply, refused=refused)
         self._changed.set()
+
+    def _count(self, reply: Reply, *, refused: bool) -> None:
+        if reply.ending is not Ending.FAILED:
+            self._proven, self._failures = True, 0
+            return
+        self._refused += refused
+        if refused and (self._proven or self._resumed):
+            return  # it is the call, not the service
+        self._failures += 1
         patience = self.limits.patience
-        if self._failures >= (patience.give_up_after if self._proven else patience.give_up_unproven):
-            raise UserError(
-                f"judge '{self.service.judge}': {self.service.url} left {self._failures} calls in a row without a "
-                f"reply (last: {reply.error}); what was judged is kept, run the same command again later."
-            )
+        if self._failures < (patience.give_up_after if self._proven else patience.give_up_unproven):
+            return
+        remedy = "what was judged is kept, run the same command again later"
+        if refused:
+            remedy = "check the model's name and the URL in --judge, and whether the texts fit the model's context"
+        raise UserError(
+            f"judge '{self.service.judge}': {self.service.url} left {self._failures} calls in a row without a reply "
+            f"(last: {reply.error}); {remedy}."
+        )
 
     async def _ask(self, ask: Ask, call: Call) -> tuple[Reply, bool]:
         """The reply to a call after as many attempts as it takes, and whether it still has to be charged."""
@@ -138,13 +176,6 @@ class Pass:
             if error.unreachable:
                 raise not_reached(self.service) from None
             return Reply(call.id, Ending.FAILED, error=f"{error.reason} ({patience.attempts} attempts)"), False
-        except BadCall as error:
-            if not self._proven:
-                raise UserError(
-                    f"judge '{self.service.judge}': {self.service.url} does not take the request ({error}); check "
-                    "the model's name and the URL in --judge."
-                ) from None
-            return Reply(call.id, Ending.FAILED, error=str(error)), False
 
     async def _attempt(self, ask: Ask, call: Call) -> Reply:
         limits = self.limits

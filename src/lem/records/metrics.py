@@ -25,6 +25,10 @@ SHARES = frozenset({"truthfulqa_mc2", "over_refusal", "unsafe_refusal"})
 COMPOSITES = {"ethics": ("sovereignty", "ethical_depth", "creative_expression", "self_concept")}
 
 
+STYLE = ("v1", "v2", "v3")
+EVAL = "eval"
+
+
 @dataclass(frozen=True)
 class Metric:
     """One scorer, or one dimension of one judge, over the cells it applies to.
@@ -58,6 +62,11 @@ def metrics_of(contents: RunContents) -> list[Metric]:
         metric = _metric(contents, name, judge, rows)
         metrics.append(replace(metric, low=judgements[0].low, high=judgements[0].high))
     return [*metrics, *_composites(contents, judged)]
+
+
+def of_style(info: RunInfo, metric: Metric) -> bool:
+    """True for a scorer of style in a run of benchmarks: pooled over sums, refusals and essays it says nothing."""
+    return info.kind == EVAL and metric.source == "scorer" and metric.name in STYLE
 
 
 def _composites(contents: RunContents, judged: Mapping[tuple[str, str], list[Judgement]]) -> list[Metric]:

@@ -129,7 +129,7 @@ def open_run(path: Path, kind: str, run_id: str) -> Iterator[RunDirectory]:
     Raises: UserError if the path is a file, is in use, or is a non-empty directory that is no run.
     """
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; give a directory for the run, or a name ending in .jsonl.")
+        raise UserError(f"{path} is a file; give a directory for the run.")
     fresh = not (path / "run.json").exists()
     if fresh and path.is_dir() and not all(_is_remnant(entry) for entry in path.iterdir()):
         raise UserError(f"{path} is not empty and holds no run.json; choose another --output, nothing was touched.")

@@ -42,6 +42,12 @@ class Board:
     watermarks: tuple[Watermark, ...]
 
 
+def _on_scale(row: LeaderboardRow, unit: Unit) -> LeaderboardRow:
+    """The row with mean and difference kept where the metric's scale allows them."""
+    delta = row.delta and replace(row.delta, difference=unit.differing(row.delta.difference))
+    return replace(row, mean=unit.on_scale(row.mean), delta=delta)
+
+
 def build_board(
     contents: RunContents, metric: Metric, baseline: str | None, threshold: float, comparison: ComparisonView | None
 ) -> Board:
@@ -51,7 +57,7 @@ def build_board(
     found = leaderboard_of(
         info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=threshold
     )
-    rows = _ranked([replace(row, mean=unit.on_scale(row.mean)) for row in found], unit)
+    rows = _ranked([_on_scale(row, unit) for row in found], unit)
     withheld = withheld_arms(comparison, metric.name, names, baseline)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
     for cell in metric.cells:

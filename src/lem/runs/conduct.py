@@ -225,12 +225,12 @@ def _write_manifest(plan: RunPlan, arms: Sequence[RenderedArm], run: RunDirector
     info.probes = [probe.to_entry() for probe in plan.probes]
     facts = (plan.probe_file, plan.probe_sha, len(plan.probes))
     info.data = {**dict(zip(_PROBE_FACTS, facts, strict=True)), **plan.data}
-    if plan.items:
-        write_atomic(run.path / RUN_ITEMS, items_text(plan.items))
     info.settings = settings_of(plan)
     info.device, info.versions = describe_device(), versions()
     info.command = list(plan.command)
-    run.save("running")
+    run.save("running")  # first: a folder without a manifest is nobody's, and would be refused at the next start
+    if plan.items:
+        write_atomic(run.path / RUN_ITEMS, items_text(plan.items))
 
 
 def count_cells(info: RunInfo, records: Sequence[Record]) -> dict[str, Any]:
