@@ -30,6 +30,21 @@ def test_equal_arms_share_rank_and_first_place() -> None:
     assert (rows[2].rank_low, rows[2].rank_high) == (3.0, 3.0)
 
 
+def places(columns: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    rows = rankings(made_run({arm: list(column) for arm, column in columns.items()}))["v3"]
+    return {row.arm: (row.rank_low, row.rank_high) for row in rows}
+
+
+def test_arms_that_never_differ_may_hold_any_of_the_places_they_share() -> None:
+    """1 + how many are better, to how many are not worse; what the draws leave open is added at both ends."""
+    same = [4.0, 5.0, 6.0, 5.0]
+    assert places({"a": same, "b": same, "c": same}) == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}
+    between = {"best": [9.0] * 4, "a": same, "b": same, "worst": [0.0] * 4}
+    assert places(between) == {"best": (1, 1), "a": (2, 3), "b": (2, 3), "worst": (4, 4)}
+    unsure = [1.0, 9.0, 1.0, 9.0]
+    assert places({"a": same, "b": same, "unsure": unsure}) == {"a": (1, 3), "b": (1, 3), "unsure": (1, 3)}
+
+
 def test_less_can_be_better() -> None:
     rows = rankings(made_run({"a": [1, 2, 3], "b": [0, 0, 0]}), lower_is_better=("v3",))["v3"]
     assert [row.arm for row in rows] == ["b", "a"]

@@ -293,3 +293,54 @@ def test_killed_while_generating_it_goes_on_to_the_same_records(
     whole = evaluate(*words, "--max-tokens", 60, "--output", "whole/run")
     assert (whole.code, whole.out) == (0, resumed.out)
     assert cells(run) == cells(place.folder / "whole" / "run")
+
+
+def test_comparing_a_run_that_is_under_way_leaves_nothing_behind(
+    evaluate: Callable[..., Result], place: Place, lem: Lem
+) -> None:
+    """Half of a run compared and refused must not look like scores of the whole run later."""
+    run = place.folder / "run"
+    kernel = place.folder / "kernel.txt"
+    kernel.write_text("Be kind to whoever asks.")
+    assert evaluate("gsm8k", "--output", run).code == 0
+    before = bytes_of(run)
+    assert lem("compare", run).code == 2
+    assert bytes_of(run) == before
+    assert evaluate("gsm8k", "--kernel", f"txt={kernel}", "--output", run).code == 0
+    compared = json.loads(lem("compare", run, "--json").out)
+    assert {contrast["metric"] for contrast in compared["contrasts"]} == {"gsm8k_flexible", "gsm8k_strict"}
+    assert all(c["counts"][arm]["unscored"] == 0 for c in compared["contrasts"] for arm in ("base", "txt"))
+
+
+def test_style_is_no_contrast_of_benchmarks_unless_it_is_asked_for(
+    evaluate: Callable[..., Result], place: Place, lem: Lem
+) -> None:
+    run = place.folder / "run"
+    kernel = place.folder / "kernel.txt"
+    kernel.write_text("Be kind to whoever asks.")
+    assert evaluate("gsm8k", "--kernel", f"txt={kernel}", "--output", run).code == 0
+    assert lem("score", "--input", run, "--scorer", "v2").code == 0
+    metrics = {c["metric"] for c in json.loads(lem("compare", run, "--json").out)["contrasts"]}
+    assert metrics == {"gsm8k_flexible", "gsm8k_strict"}
+    asked = json.loads(lem("compare", run, "--metric", "v2", "--json").out)
+    assert {c["metric"] for c in asked["contrasts"]} == {"v2"}
+
+
+def test_a_dry_run_needs_no_judge_and_says_who_does(lem: Lem, place: Place, items: Path) -> None:
+    planned = lem("eval", "do_not_answer", "gsm8k", "--items", items, "--dry-run")
+    assert planned.code == 0, planned
+    assert "for a judge     do_not_answer" in planned.out
+
+
+def test_what_waits_for_a_judge_is_said_at_the_end(lem: Lem, place: Place, items: Path) -> None:
+    run = place.folder / "run"
+    done = lem("eval", "do_not_answer", "gsm8k", "--items", items, "--max-tokens", 3, "--no-judge", "--output", run)
+    assert done.code == 0, done
+    assert "not rated: do_not_answer" in done.out
+    assert "./lem judge grade" in done.out
+    assert "./lem compare" not in done.out, "one arm has nothing to be compared with"
+
+
+def test_a_run_of_benchmarks_is_no_file(evaluate: Callable[..., Result], place: Place) -> None:
+    assert_sentence(evaluate("gsm8k", "--output", place.folder / "x.jsonl"), "is a directory", "without .jsonl")
+    assert not (place.folder / "x.jsonl").exists()

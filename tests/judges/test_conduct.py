@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lem.errors import ResumeMismatch, UserError
+from lem.errors import Incomplete, ResumeMismatch, UserError
 from lem.judges.calls import Asking
 from lem.judges.conduct import Pass, judge_pairs, judge_ratings
 from lem.judges.protocol import Call, Ending, Reply
@@ -118,13 +118,22 @@ def test_what_came_before_an_error_is_on_disk_and_in_the_manifest(run: Path) -> 
         return complete(call)
 
     judge.script = fail_third
-    with pytest.raises(UserError, match="went away"):
+    with pytest.raises(Incomplete, match="went away; 2 verdicts of this pass are on disk, the same command goes on"):
         ratings(run, judge)
     assert len(lines_of(run)) == 2
     assert read_judge_manifests(run)["scripted"]["calls"] == 2
     second = ratings(run)
     assert len(second.asked) == 14
     assert read_judge_manifests(run)["scripted"]["calls"] == 16
+
+
+def test_an_error_before_the_first_reply_stays_what_it_is(run: Path) -> None:
+    def refuse(call: Call) -> Reply:
+        raise UserError("the key is not taken")
+
+    with pytest.raises(UserError, match=r"^the key is not taken$"):
+        ratings(run, ScriptedJudge(refuse))
+    assert read_judge_manifests(run) == {}
 
 
 def test_an_unknown_dimension_is_a_sentence_that_lists_the_known(run: Path) -> None:

@@ -133,9 +133,12 @@ def test_a_clean_sweep_is_one_at_any_length_but_has_no_interval(value: float) ->
     assert math.isnan(found.low)
 
 
-def test_ties_throughout_are_a_tie() -> None:
-    found, _ = length_controlled_win_rate([0.5] * 5, [0.1, 0.2, 0.3, -0.1, 0.0])
-    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+@pytest.mark.parametrize("n", [1, 3, 5, 40])
+def test_ties_throughout_are_a_tie_as_surely_as_their_number_says(n: int) -> None:
+    """By hand: if more than u = 1 - 0.025^(1/n) were no ties, n ties in a row would be rarer than 2.5%."""
+    found, _ = length_controlled_win_rate([0.5] * n, [0.1 * k for k in range(n)])
+    u = 1 - 0.025 ** (1 / n)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - u / 2, 0.5 + u / 2))
 
 
 @pytest.mark.parametrize(

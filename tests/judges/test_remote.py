@@ -208,7 +208,7 @@ def test_a_service_that_refuses_every_call_is_given_up_with_a_hint() -> None:
     replies = stream(
         [call(f"q{n}") for n in range(99)], connected(refusing(lambda name: False, sent)), SERVICE, Waiting().limits()
     )
-    found = []
+    found: list[Reply] = []
     with pytest.raises(UserError, match=r"3 calls in a row .*HTTP 400: too long.*the model's name and the URL"):
         found.extend(replies)
     assert len(sent) == 3

@@ -114,7 +114,8 @@ def _mean(
 def _rank_draws(table: NDArray[np.float64]) -> list[tuple[float, float, float, float]]:
     """(rank, low, high, share first) of every row of a contestants x probes table, more being better.
 
-    Ties share the middle of their ranks, and a first place is divided among those who hold it.
+    Ties share the middle of their ranks, and a first place is divided among those who hold it. The limits of rows that
+    are equal throughout span all the places they share.
     """
     if table.size == 0 or table.shape[1] < 2:
         return [(math.nan,) * 4] * len(table)
@@ -131,5 +132,8 @@ def _rank_draws(table: NDArray[np.float64]) -> list[tuple[float, float, float, f
     winners = drawn == drawn.max(axis=1, keepdims=True)
     first = (winners / winners.sum(axis=1, keepdims=True)).mean(axis=0)
     observed = sps.rankdata(-np.round(table.mean(axis=1), 12))
+    # Arms that are equal on every probe are tied in every draw; each may hold any of the places they share.
+    others = (np.all(table[:, None] == table[None], axis=2).sum(axis=1) - 1) / 2
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0)
+    low, high = np.minimum(low, observed) - others, np.maximum(high, observed) + others
     return [tuple(map(float, row)) for row in zip(observed, low, high, first, strict=True)]  # type: ignore[misc]

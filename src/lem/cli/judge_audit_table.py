@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lem.judges.audit_verdict import FEWEST
+
 if TYPE_CHECKING:
     from lem.judges.audit_run import Audit
     from lem.judges.audit_verdict import Bound, Check
@@ -22,7 +24,8 @@ _LEGEND = (
     "Shares: replies without a verdict; real pairs judged alike in both orders; wins of the answer read first; ties "
     "of identical answers; wins of the plainly better, losses of a truncated and an off-topic answer; wins of a copy "
     "that says no more than its original; the same verdict when asked again. Points: how much higher a copy is rated "
-    "than its original. A check is passed when its whole interval is inside, failed when it is outside."
+    "than its original. A check is passed when its whole interval is inside, failed when it is outside; "
+    f"fewer than {FEWEST} units (n) show nothing."
 )
 
 

@@ -1,8 +1,8 @@
 """What the replies of an audit measure, each as an estimate with an interval; the unit is an answer or a pair.
 
 Shares have the exact interval over units. Shifts are copy minus original, averaged over the dimensions of an answer,
-with the headline interval over answers (and over probes where a probe has several). The two orders of a comparison
-are joined first: verdicts that contradict each other are a tie.
+with the headline interval over answers (and over probes where a probe has several), and the exact one where nothing
+varies. The two orders of a comparison are joined first: verdicts that contradict each other are a tie.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lem.judges.audit_plan import (
     WORSE,
 )
 from lem.judges.pairs import PREFERENCE
-from lem.stats import Estimate, headline, krippendorff_alpha, rate
+from lem.stats import Estimate, headline, keep_on_scale, krippendorff_alpha, rate
 
 ALL = "all"
 SHARE, POINTS, ALPHA = "share", "points", "alpha"
@@ -53,14 +53,18 @@ class Measure:
     counts: dict[str, float] = field(default_factory=dict)
 
 
-def measures(rows: Sequence[AuditRow]) -> list[Measure]:
-    """Every measure that the rows allow; a call that ended in an error counts as not made."""
+def measures(rows: Sequence[AuditRow], widest: float) -> list[Measure]:
+    """Every measure that the rows allow; a call that ended in an error counts as not made.
+
+    Args:  widest: the distance between the ends of the widest scale of ratings.
+    """
     answered = [row for row in rows if row.error is None]
     scored = [row for row in answered if row.unscored is None]
     found = [_unscored(answered)]
     ratings = _ratings(row for row in scored if row.instrument == RATING)
     pairs = _pairs(row for row in scored if row.instrument == PAIR)
-    found += _pair_measures(pairs, scored) + _rating_measures(ratings, {row.unit: row.probe_id for row in rows})
+    probes = {row.unit: row.probe_id for row in rows}
+    found += _pair_measures(pairs, scored) + _rating_measures(ratings, probes, widest)
     return [measure for measure in found if measure.estimate.n]
 
 
@@ -150,7 +154,8 @@ def _first_slot(rows: Sequence[AuditRow]) -> Measure:
         if len(orders) == 2:
             units.setdefault(unit, []).append(fmean(orders.values()))
     estimate = headline([fmean(shares) for shares in units.values()], n_resamples=N_RESAMPLES)
-    return Measure("pair: first slot", "the answer read first wins (ties half)", estimate, SHARE)
+    about = "the answer read first wins (ties half)"
+    return Measure("pair: first slot", about, keep_on_scale(estimate, 0.0, 1.0), SHARE)
 
 
 def _share(outcomes: Sequence[bool]) -> Estimate:
@@ -168,12 +173,12 @@ def _ratings(rows: Iterable[AuditRow]) -> Ratings:
     return found
 
 
-def _rating_measures(ratings: Ratings, probes: Mapping[str, str]) -> list[Measure]:
+def _rating_measures(ratings: Ratings, probes: Mapping[str, str], widest: float) -> list[Measure]:
     found = [_told_apart(ratings), _retest(ratings), _retest_alpha(ratings)]
     for name, words in _copies(ratings):
-        found.append(_shift(ratings, name, f"{words}, rated higher by", probes))
-    found.append(_off_topic(ratings, probes))
-    found.append(_shift(ratings, canaries.TRUNCATED, "the first third of an answer, rated higher by", probes))
+        found.append(_shift(ratings, name, f"{words}, rated higher by", probes, widest))
+    found.append(_off_topic(ratings, probes, widest))
+    found.append(_shift(ratings, canaries.TRUNCATED, "the first third of an answer, rated higher by", probes, widest))
     return found
 
 
@@ -215,13 +220,13 @@ def _retest_alpha(ratings: Ratings) -> Measure:
     return Measure("rating: retest alpha", "agreement with itself when asked again", found, ALPHA)
 
 
-def _shift(ratings: Ratings, variant: str, about: str, probes: Mapping[str, str]) -> Measure:
+def _shift(ratings: Ratings, variant: str, about: str, probes: Mapping[str, str], widest: float) -> Measure:
     original, changed = ratings.get(ORIGINAL, {}), ratings.get(variant, {})
     units = {unit: _differences(changed[unit], original.get(unit, {})) for unit in changed}
-    return _mean_shift(f"rating: {variant}", about, units, probes)
+    return _mean_shift(f"rating: {variant}", about, units, probes, widest)
 
 
-def _off_topic(ratings: Ratings, probes: Mapping[str, str]) -> Measure:
+def _off_topic(ratings: Ratings, probes: Mapping[str, str], widest: float) -> Measure:
     """On the dimensions of content, against answers that have something to lose.
 
     Which have is read off their second rating: to choose by the first would make any noisy judge seem to notice.
@@ -238,14 +243,17 @@ def _off_topic(ratings: Ratings, probes: Mapping[str, str]) -> Measure:
                 if name in CONTENT and again.get(unit, {}).get(name, -math.inf) >= CAN_FALL
             }
     about = "the answer to another question, rated higher by"
-    return _mean_shift(f"rating: {canaries.OFF_TOPIC}", about, units, probes)
+    return _mean_shift(f"rating: {canaries.OFF_TOPIC}", about, units, probes, widest)
 
 
-def _mean_shift(name: str, about: str, units: Mapping[str, Mapping[str, float]], probes: Mapping[str, str]) -> Measure:
+def _mean_shift(
+    name: str, about: str, units: Mapping[str, Mapping[str, float]], probes: Mapping[str, str], widest: float
+) -> Measure:
     known = {unit: fmean(shifts.values()) for unit, shifts in units.items() if shifts}
     clusters = [probes.get(unit) or unit for unit in known]
     repeated = len(set(clusters)) < len(clusters)
     estimate = headline(list(known.values()), clusters if repeated else None, n_resamples=N_RESAMPLES)
+    estimate = keep_on_scale(estimate, -widest, widest)
     by_dimension: dict[str, list[float]] = {}
     for shifts in units.values():
         for dimension, shift in shifts.items():

@@ -36,7 +36,7 @@ CONTENT = frozenset({"informativeness", "nuance", "awareness", "ethical_depth"})
 class AuditSettings:
     """What is audited and how much of it: `n` answers and as many real pairs, chosen by `seed`.
 
-    The default is the smallest n at which one slip in a check leaves its interval inside 80%, or 20%.
+    The default is the smallest n at which one slip in a check of shares leaves its interval inside 80%, or 20%.
     """
 
     n: int = 26
@@ -65,12 +65,16 @@ class AuditCall:
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """All calls of an audit, with what a reader must know about the sample."""
+    """All calls of an audit, with what a reader must know about the sample.
+
+    `widest` is the distance between the ends of the widest scale that is rated on, 0 without ratings.
+    """
 
     calls: tuple[AuditCall, ...]
     n_answers: int
     n_pairs: int
     notes: tuple[str, ...]
+    widest: float
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def plan_audit(
         calls += [call for subject in subjects for call in _compared(make, subject)]
         calls += [call for pair in real for call in _real(make, *pair)]
         calls += [call for index in range(len(canaries.reference_pairs())) for call in _references(make, index)]
-    return AuditPlan(tuple(calls), len(subjects), len(real), tuple(notes))
+    widest = max((one.high - one.low for chosen in rubrics.values() for one in chosen), default=0)
+    return AuditPlan(tuple(calls), len(subjects), len(real), tuple(notes), widest)
 
 
 def _answers(

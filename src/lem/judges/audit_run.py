@@ -98,7 +98,7 @@ def _concluded(
     done: AuditPass, before: Sequence[Finding], notes: tuple[str, ...], facts: dict[str, Any],
 ) -> Audit:  # fmt: skip
     humans = tuple(one for one in human_agreement(read_labels(run), contents.judgements) if one.judge == identity.name)
-    measured = [*measures(done.rows), *(_as_measure(one) for one in humans)]
+    measured = [*measures(done.rows, plan.widest), *(_as_measure(one) for one in humans)]
     checks = tuple(check(measured))
     failed = sum(row.error is not None for row in done.rows)
     complete = not (failed or done.missing)

@@ -108,10 +108,10 @@ def wanted_calls(run: Path, judge: str, planned: Sequence[PlannedCall]) -> set[A
                 wanted.add(one.call.id)
             elif (found.version, found.prompt_sha) != (version, one.prompt_sha):
                 raise ResumeMismatch(
-                    f"{judgement_file(run, judge)}: '{dimension}' was judged with another rubric, prompt or option "
-                    f"such as --no-rationale or --judge-max-tokens (version {found.version or 'not known'}, now "
-                    f"{version}); ask as before, or give this judge a name of its own with --judge NAME=..., nothing "
-                    "was touched."
+                    f"{judgement_file(run, judge)}: '{dimension}' was judged with another model, rubric, prompt or "
+                    f"setting (--no-rationale and --judge-max-tokens are such; version {found.version or 'not known'}, "
+                    f"now {version}); ask as before, or give this judge a name of its own with --judge NAME=..., "
+                    "nothing was touched."
                 )
     return wanted
 

@@ -33,9 +33,7 @@ _SCHEMA_NAME = "verdict"
 _ADAPTABLE = ("response_format", "max_tokens", "temperature")
 # vLLM names max_tokens too when a prompt and its reply do not fit the context; the newer name does not help there.
 _NO_ROOM = re.compile(r"too (?:large|long)|maximum context|context[ _]length", re.IGNORECASE)
-_NOT_KNOWN = re.compile(
-    r"unsupported|not supported|max_completion_tokens\W+instead|instead\W+max_completion_tokens", re.I
-)
+_NOT_KNOWN = re.compile(r"unsupported|not supported|max_completion_tokens\W+instead", re.IGNORECASE)
 
 
 def open_openai(name: str, model: str, url: str, limits: Limits, *, temperature: float = 0.0) -> RemoteJudge:
@@ -161,7 +159,7 @@ def _refused(error: Any, request: dict[str, Any]) -> str | None:
     text = f"{getattr(error, 'param', '')} {getattr(error, 'code', '')} {error.message}"
     named = [name for name in _ADAPTABLE if name in request and name in text]
     if "max_tokens" in named and (_NO_ROOM.search(text) or not _NOT_KNOWN.search(text)):
-        return None
+        named.remove("max_tokens")
     return named[0] if named else None
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.stats import Estimate
+from lem.stats import Estimate, keep_on_scale
 
 TOKENS, CHARACTERS = "tokens", "characters"
 
@@ -51,7 +51,7 @@ def length_controlled_win_rate(
 
     NaN where lengths do not vary, below four probes, or where length alone separates wins from losses, so that
     the fit has no finite solution. Where every outcome is the same, so is the win rate at any length; it then has an
-    interval only if that is a tie.
+    interval only if that is a tie: the exact one of `keep_on_scale`.
     Raises: ValueError if a value is outside 0 to 1, a ratio is not finite, or the lengths of the arguments differ.
     """
     y, x = np.asarray(values, dtype=np.float64), np.asarray(log_ratios, dtype=np.float64)
@@ -64,7 +64,7 @@ def length_controlled_win_rate(
         constant = n > 0 and bool(np.all(y == y[0]))
         found = _nothing(n, level, fault, float(y[0]) if constant else math.nan)
         if constant and 0 < y[0] < 1:
-            found = Estimate(float(y[0]), 0.0, float(y[0]), float(y[0]), level, n, 0, None, f"logistic ({fault})")
+            found = keep_on_scale(replace(found, stderr=0.0), 0.0, 1.0)
         return found, _nothing(n, level, fault, math.nan)
     scale = float(x.std(ddof=1))
     groups = [list(range(n))] + ([list(clusters)] if clusters is not None and len(set(clusters)) > 1 else [])
