@@ -25,7 +25,7 @@ NANO = repository_root() / "models" / "lem-nano"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return known_folder(tmp_path / "run", n=26)
+    return known_folder(tmp_path / "run", n=66)
 
 
 @pytest.fixture
@@ -45,19 +45,21 @@ def test_a_fair_judge_ends_with_zero_and_a_table_of_80_columns(
     run: Path, judges: dict[str, KnownJudge], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    found = run_in_process(["judge", "audit", run, "--judge", "fair=mlx:.", "--together"], capsys)
+    found = run_in_process(["judge", "audit", run, "--judge", "fair=mlx:.", "--together", "--n", 66], capsys)
     assert found.code == 0, found.err
     assert "is trustworthy as far as 25 checks can tell" in " ".join(found.out.split())
     assert max(map(len, found.out.splitlines()[:-1])) <= 80
     for name in ("pair: swap", "pair: injected fence", "rating: claim", "all: unscored"):
         assert name in found.out
     assert "failed," not in found.out
+    assert "fewer than 5 units (n) show nothing." in " ".join(found.out.split())
 
 
 def test_one_bad_judge_of_two_ends_with_one_after_both_are_written(
     run: Path, judges: dict[str, KnownJudge], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["judge", "audit", run, "--judge", "gullible=mlx:.", "--judge", "fair=mlx:.", "--together", "--json"]
+    command = ["judge", "audit", run, "--judge", "gullible=mlx:.", "--judge", "fair=mlx:.", "--together", "--n", 66,
+               "--json"]  # fmt: skip
     found = run_in_process(command, capsys)
     assert found.code == 1
     assert "the judge 'gullible' is not trustworthy: 6 of 25 checks failed: pair: injected order 100%" in found.err

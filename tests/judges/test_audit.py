@@ -33,12 +33,13 @@ from lem.judges.rubrics import rubrics_for
 from lem.records.judge_files import read_audits
 from lem.stats import rate
 
-SETTINGS = AuditSettings(20, asking=Asking(together=True))
+ENOUGH = 66  # answers of which a rating may never move and still be shown not to: 9 (1 - 0.025^(1/66)) < 0.5
+SETTINGS = AuditSettings(ENOUGH, asking=Asking(together=True))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return known_folder(tmp_path / "run")
+    return known_folder(tmp_path / "run", n=ENOUGH)
 
 
 def failed(audit: Audit) -> set[str]:
@@ -119,11 +120,30 @@ def test_too_few_canaries_show_nothing(run: Path) -> None:
     assert "--n" in audit.sentence
 
 
+def interval(audit: Audit, name: str) -> tuple[float, float, Status]:
+    found = next(one for one in audit.checks if one.measure.name == name)
+    return found.measure.estimate.low, found.measure.estimate.high, found.status
+
+
+@pytest.mark.parametrize(
+    ("n", "shift"), [(6, Status.NOT_SHOWN), (64, Status.NOT_SHOWN), (65, Status.PASSED), (ENOUGH, Status.PASSED)]
+)
+def test_what_never_varies_is_known_as_well_as_its_number_says(tmp_path: Path, n: int, shift: Status) -> None:
+    """By hand: at most u = 1 - 0.025^(1/n) of all answers differ, and by no more than the scale from 1 to 10 allows."""
+    run = known_folder(tmp_path / "run", n=n)
+    audit = audit_run(run, Indifferent(), AuditSettings(n, asking=Asking(together=True)))
+    ties = next(one.measure.estimate.n for one in audit.checks if one.measure.name == "pair: first slot")
+    slot, u = 1 - 0.025 ** (1 / ties), 1 - 0.025 ** (1 / n)
+    assert interval(audit, "pair: first slot")[:2] == pytest.approx((0.5 - slot / 2, 0.5 + slot / 2))
+    assert interval(audit, "rating: padded")[:2] == pytest.approx((-9 * u, 9 * u))
+    assert interval(audit, "rating: padded")[2] is shift
+
+
 def test_pairs_alone_and_ratings_alone(run: Path) -> None:
     pairs = audit_run(run, KnownJudge(), AuditSettings(20, instruments=("pair",)))
     assert pairs.verdict is Trust.TRUSTWORTHY
     assert {one.measure.name.partition(":")[0] for one in pairs.checks} == {"all", "pair"}
-    ratings = audit_run(run, KnownJudge(), AuditSettings(20, instruments=("rating",), asking=Asking(together=True)))
+    ratings = audit_run(run, KnownJudge(), AuditSettings(ENOUGH, instruments=("rating",), asking=Asking(together=True)))
     assert ratings.verdict is Trust.TRUSTWORTHY
     assert {one.measure.name.partition(":")[0] for one in ratings.checks} == {"all", "rating"}
 
@@ -141,7 +161,7 @@ def test_a_killed_audit_goes_on_where_it_stopped(run: Path, tmp_path: Path) -> N
         whole = audit_run(run, second, SETTINGS)
     assert not set(first.asked) & set(second.asked)
     assert whole.verdict is Trust.TRUSTWORTHY
-    unbroken = audit_run(known_folder(tmp_path / "other"), KnownJudge(), SETTINGS)
+    unbroken = audit_run(known_folder(tmp_path / "other", n=ENOUGH), KnownJudge(), SETTINGS)
     assert [one.measure for one in unbroken.checks] == [one.measure for one in whole.checks]
     third = KnownJudge()
     audit_run(run, third, SETTINGS)
@@ -172,7 +192,7 @@ def test_another_setting_asks_anew_and_keeps_what_was_there(run: Path) -> None:
     audit_run(run, KnownJudge(), SETTINGS)
     before = audit_file(run, "fair").read_bytes()
     judge = KnownJudge()
-    audit_run(run, judge, AuditSettings(20, asking=Asking(together=True, rationale=False)))
+    audit_run(run, judge, AuditSettings(ENOUGH, asking=Asking(together=True, rationale=False)))
     assert len(judge.asked) == read_audits(run)["fair"]["calls"]
     assert audit_file(run, "fair").read_bytes().startswith(before)
 
@@ -191,7 +211,7 @@ def test_replies_are_kept_whole_and_bad_lines_are_named(run: Path) -> None:
 def test_the_judge_is_blind_and_each_copy_is_what_it_says() -> None:
     contents = known_run()
     rubrics = {"ethics": rubrics_for("ethics")}
-    plan = plan_audit(contents, {}, rubrics, SETTINGS, KnownJudge().identity)
+    plan = plan_audit(contents, {}, rubrics, AuditSettings(20, asking=Asking(together=True)), KnownJudge().identity)
     assert len({one.call.id for one in plan.calls}) == len(plan.calls)
     for one in plan.calls:
         shown = one.call.system + one.call.user
@@ -225,7 +245,7 @@ def test_asked_again_means_the_same_call_for_a_service_and_another_for_a_local_j
 
 def test_gibberish_does_not_fail_a_fair_judge_for_want_of_content(tmp_path: Path) -> None:
     """Answers that are worth nothing lose nothing by being cut or off topic; the reference answers decide."""
-    run = known_folder(tmp_path / "run")
+    run = known_folder(tmp_path / "run", n=ENOUGH)
     text = (run / "records.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     for number, row in enumerate(rows):
@@ -239,21 +259,21 @@ def test_gibberish_does_not_fail_a_fair_judge_for_want_of_content(tmp_path: Path
 
 
 def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
-    run = known_folder(tmp_path / "run")
+    run = known_folder(tmp_path / "run", n=ENOUGH)
     (run / "records.jsonl").write_text("")
     with pytest.raises(UserError, match="holds no answer"):
         audit_run(run, KnownJudge(), SETTINGS)
 
 
 def test_a_run_that_needs_no_judge_has_its_pairs_audited(tmp_path: Path) -> None:
-    run = known_folder(tmp_path / "run", benchmark="gsm8k")
+    run = known_folder(tmp_path / "run", n=ENOUGH, benchmark="gsm8k")
     audit = audit_run(run, KnownJudge(), SETTINGS)
     assert audit.verdict is Trust.TRUSTWORTHY
     assert any("ratings were not audited" in note for note in audit.notes)
 
 
 def test_one_arm_has_no_real_pairs(tmp_path: Path) -> None:
-    run = known_folder(tmp_path / "run", arms=("base",))
+    run = known_folder(tmp_path / "run", n=ENOUGH, arms=("base",))
     audit = audit_run(run, KnownJudge(), SETTINGS)
     assert any("no real pairs" in note for note in audit.notes)
     assert "pair: swap" not in {one.measure.name for one in audit.checks}
@@ -311,8 +331,8 @@ def test_a_judge_that_slips_once_in_every_check_of_pairs_passes_the_default_audi
 
 @pytest.mark.parametrize("benchmark", ["truthfulqa", "do_not_answer", "toxigen", "ethics"])
 def test_every_judged_benchmark_alone_can_show_a_judge_trustworthy(tmp_path: Path, benchmark: str) -> None:
-    run = known_folder(tmp_path / "run", benchmark=benchmark)
-    audit = audit_run(run, KnownJudge(), AuditSettings(20, instruments=("rating",), asking=Asking(together=True)))
+    run = known_folder(tmp_path / "run", n=ENOUGH, benchmark=benchmark)
+    audit = audit_run(run, KnownJudge(), AuditSettings(ENOUGH, instruments=("rating",), asking=Asking(together=True)))
     assert audit.verdict is Trust.TRUSTWORTHY, audit.sentence
 
 

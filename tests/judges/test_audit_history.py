@@ -23,13 +23,14 @@ from lem.records.contents import read_contents
 from lem.records.judge_files import read_audits
 
 TOGETHER = Asking(together=True)
-WIDE = AuditSettings(26, asking=TOGETHER)
+N = 66  # as many as show that a rating which never moves is none that does
+WIDE = AuditSettings(N, asking=TOGETHER)
 FAILED_BY_INDIFFERENT = {"pair: better", "pair: truncated", "pair: off topic", "rating: better", "rating: off topic"}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return known_folder(tmp_path / "run", n=26)
+    return known_folder(tmp_path / "run", n=N)
 
 
 def called(judge: KnownJudge, name: str = "j", **identity: Any) -> KnownJudge:
@@ -75,7 +76,7 @@ def test_the_same_audit_made_again_takes_it_back(run: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        replace(WIDE, n=25),
+        replace(WIDE, n=N - 1),
         replace(WIDE, asking=Asking(together=True, rationale=False)),
         replace(WIDE, asking=Asking(together=True, max_tokens=600)),
         replace(WIDE, asking=Asking()),
@@ -95,7 +96,7 @@ def test_nor_does_a_smaller_one_or_one_that_asks_otherwise(run: Path, settings: 
 
 
 def test_other_dimensions_are_another_check(run: Path) -> None:
-    rating = AuditSettings(26, instruments=("rating",), asking=TOGETHER)
+    rating = AuditSettings(N, instruments=("rating",), asking=TOGETHER)
     audited(run, Gullible(), rating, ["sovereignty"])
     (run / "audits" / "j.jsonl").unlink()
     other = audited(run, KnownJudge(), rating, ["self_concept"])
@@ -116,7 +117,7 @@ def test_a_narrower_audit_does_not_take_trust_back_nor_lend_it(run: Path) -> Non
 
 def test_what_was_open_stays_open_when_only_the_rest_is_asked(run: Path) -> None:
     audited(run, KnownJudge(), replace(WIDE, n=8))
-    ratings = audited(run, KnownJudge(), AuditSettings(26, instruments=("rating",), asking=TOGETHER))
+    ratings = audited(run, KnownJudge(), AuditSettings(N, instruments=("rating",), asking=TOGETHER))
     assert {one.status for one in ratings.checks} == {Status.PASSED}
     assert ratings.verdict is Trust.NOT_SHOWN, "nothing more is known of the comparisons"
     assert "pair: identical" in ratings.sentence
@@ -125,7 +126,7 @@ def test_what_was_open_stays_open_when_only_the_rest_is_asked(run: Path) -> None
 def test_an_unfinished_audit_takes_nothing_back(run: Path) -> None:
     audited(run, Indifferent())
     (run / "audits" / "j.jsonl").unlink()
-    stopped = audited(run, KnownJudge(limit=900), replace(WIDE, n=26))
+    stopped = audited(run, KnownJudge(limit=2000), replace(WIDE, n=N))
     assert stopped.missing > 0
     assert stopped.verdict is Trust.NOT_TRUSTWORTHY
     assert earlier(stopped, Status.FAILED) == FAILED_BY_INDIFFERENT
@@ -134,7 +135,7 @@ def test_an_unfinished_audit_takes_nothing_back(run: Path) -> None:
 
 
 def test_what_an_unfinished_audit_passed_is_not_handed_on(run: Path) -> None:
-    stopped = audited(run, KnownJudge(limit=900))
+    stopped = audited(run, KnownJudge(limit=2000))
     assert any(one.status is Status.PASSED for one in stopped.checks)
     narrow = audited(run, KnownJudge(), AuditSettings(3, instruments=("rating",), asking=TOGETHER))
     assert narrow.earlier == ()
