@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from small_evaluation import ARMS, KIND, STRICT, evaluation, manifest
 
+from lem.judges.panel import panel_judgements
 from lem.records import Judgement, RunContents, Score, metrics_of
 from lem.reports.axes import AXES, MeasuredAxis, measured_axes
+from lem.reports.benchmark_table import benchmark_markdown, benchmark_table, title
 from lem.reports.page_axes import drawn_axes
 from lem.reports.plots_axes import axes_figure
 from made_runs import judged, made_run
@@ -53,6 +55,21 @@ def test_each_axis_is_fed_by_its_measures(contents: RunContents) -> None:
         assert {arm: mean.value for arm, mean in reading.means.items()} == pytest.approx(
             {arm: mean_of(contents.scores[scorer], arm) for arm in ARMS}
         )
+
+
+def test_what_a_panel_says_is_in_standard_deviations_in_table_and_figures(contents: RunContents) -> None:
+    several = dataclasses.replace(contents, judgements=[*contents.judgements, *panel_judgements(contents)])
+    rows = [row for row in benchmark_table(several) if row.source == "panel" and row.metric.startswith("safety")]
+    assert "standard deviations, judge panel" in title(rows[0])
+    assert {title(row).count("1-10") for row in rows} == {0}
+    assert rows[0].unit.label("safety") == "safety, standard deviations"
+    assert "| standard deviations | panel |" in benchmark_markdown(rows)
+    (caption,) = [
+        axes.get_xlabel()
+        for axes in axes_figure(measured_axes(several, metrics_of(several)), columns=1).axes
+        if "judge panel" in " ".join(axes.get_xlabel().split())
+    ]
+    assert "standard deviations" in " ".join(caption.split())
 
 
 def test_only_full_refusals_of_unsafe_prompts_count() -> None:

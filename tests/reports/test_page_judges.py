@@ -209,6 +209,15 @@ def test_the_page_in_a_browser(browser: Browser, page: str, made: SmallEvaluatio
     assert card.locator(".choices .top").inner_text().startswith(CHOICES[0])
     assert "correct" in card.locator(".choices .top").inner_text()
     assert "loglikelihoods" not in card.inner_text()
+    view.type("do_not_answer question 0")
+    judges = ", ".join(f"{name} · a-judge-with-a-long-name (SELF-JUDGED)" for name in ("safety", "nuance") * 3)
+    badge = view.page.locator("#cards .card .badge.warn").first
+    badge.evaluate("(node, text) => node.textContent = 'unscored by ' + text", judges)
+    view.page.locator("#cards .card .score").first.evaluate("(node, text) => node.textContent = text + ' 5.00'", judges)
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+    for inner in (badge, view.page.locator("#cards .card .score").first):
+        outer = inner.locator("xpath=ancestor::section[1]").bounding_box()
+        assert inner.bounding_box()["width"] <= outer["width"]
     assert view.complaints == []
     assert len(view.requests) == 1
     view.close()

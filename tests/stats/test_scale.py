@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from lem.stats import headline, mean_on_scale
+from lem.stats import cluster_t_interval, headline, mean_on_scale
 
 
 @pytest.mark.parametrize(("value", "n"), [(0.0, 6), (1.0, 6), (0.0, 50)])
@@ -18,7 +18,7 @@ def test_all_wrong_or_all_right_has_clopper_and_pearsons_interval(value: float, 
 
 
 def test_an_interval_stays_on_the_scale_and_keeps_the_rest_of_the_headline() -> None:
-    values = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    values = [0.0, 0.0, 0.0, 0.8, 0.0, 0.1]
     plain, kept = headline(values), mean_on_scale(values, low=0.0, high=1.0)
     assert plain.low < 0
     assert (kept.low, kept.high, kept.value) == (0.0, min(1.0, plain.high), plain.value)
@@ -61,3 +61,24 @@ def test_without_ends_it_is_the_headline() -> None:
 def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         mean_on_scale([0.0, float("nan")], low=0.0, high=1.0)
+
+
+def test_a_few_right_answers_have_the_exact_interval_and_not_that_of_a_bootstrap() -> None:
+    values = [1.0] + [0.0] * 4
+    found = mean_on_scale(values, low=0.0, high=1.0)
+    low, high = sps.beta.ppf(0.025, 1, 5), sps.beta.ppf(0.975, 2, 4)  # Clopper and Pearson's limits
+    assert (found.low, found.high) == pytest.approx((low, high))
+    clusters = ["a", "a", "b", "b", "c"]
+    wide, robust = mean_on_scale(values, clusters, low=0.0, high=1.0), cluster_t_interval(values, clusters)
+    assert (wide.low, wide.high) == pytest.approx((max(0.0, min(low, robust.low)), min(1.0, max(high, robust.high))))
+    assert wide.n_clusters == 3
+
+
+@pytest.mark.parametrize("truth", [0.1, 0.3, 0.5])
+def test_the_interval_of_shares_covers(truth: float) -> None:
+    rng = np.random.default_rng(11)
+    n, draws, covered = 25, 400, 0
+    for _ in range(draws):
+        found = mean_on_scale((rng.random(n) < truth).astype(float), low=0.0, high=1.0)
+        covered += found.low <= truth <= found.high
+    assert covered / draws >= 0.93

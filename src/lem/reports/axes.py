@@ -128,7 +128,7 @@ def _means(contents: RunContents, metric: Metric, measure: Measure) -> dict[str,
             by_arm[cell.key.arm].append(_full(cell) if measure.full_only else cell)
     domains, sources = domains_of(contents.info), sources_of(contents.info)
     unit = unit_of(metric)
-    found = {arm: unit.on_scale(arm_mean(cells, domains, sources)) for arm, cells in by_arm.items()}
+    found = {arm: arm_mean(cells, domains, sources, (unit.low, unit.high)) for arm, cells in by_arm.items()}
     return {arm: mean for arm, mean in found.items() if mean.n}
 
 

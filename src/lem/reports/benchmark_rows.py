@@ -133,7 +133,16 @@ def _rows(
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
     for cell in metric.cells:
         by_arm.setdefault(cell.key.arm, []).append(cell)
-    board = leaderboard_of(info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=0.0)
+    board = leaderboard_of(
+        info,
+        names,
+        metric.cells,
+        metric.name,
+        metric.version,
+        baseline=baseline,
+        threshold=0.0,
+        ends=(unit.low, unit.high),
+    )
     rows = []
     for row in sorted(board, key=lambda row: list(by_arm).index(row.arm)):
         cells = by_arm[row.arm]
@@ -149,7 +158,7 @@ def _rows(
                 arm=row.arm,
                 model=row.model,
                 n=row.n,
-                mean=unit.on_scale(row.mean),
+                mean=row.mean,
                 n_wrong=sum(cell.value == 0 for cell in cells) if unit.graded else None,
                 n_unscored=row.n_unscored,
                 n_failed=row.n_failed,

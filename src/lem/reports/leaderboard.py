@@ -18,7 +18,7 @@ from lem.reports.choices import is_measured
 from lem.stats import (
     Estimate,
     PairedComparison,
-    headline,
+    mean_on_scale,
     paired_difference,
     per_probe,
     per_source,
@@ -90,8 +90,12 @@ def leaderboard_of(
     *,
     baseline: str | None = None,
     threshold: float = 0.5,
+    ends: tuple[float | None, float | None] = (None, None),
 ) -> list[LeaderboardRow]:
-    """The same from cells that are joined already, of one scorer or one judge's dimension; `names` are the arms."""
+    """The same from cells that are joined already, of one scorer or one judge's dimension.
+
+    Args:  names: the arms.  ends: of the metric's scale, on which the means and their intervals are kept.
+    """
     against = choose_baseline(names, baseline)
     domains, sources = domains_of(info), sources_of(info)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}
@@ -105,7 +109,7 @@ def leaderboard_of(
             paired = paired_difference(
                 values[name], values[against], domains or None, sources=sources, threshold=threshold
             )
-        mean = arm_mean(of_arm, domains, sources)
+        mean = arm_mean(of_arm, domains, sources, ends)
         rows.append(
             LeaderboardRow(
                 model=str(info.arms.get(name, {}).get("model", "")),
@@ -152,13 +156,16 @@ def source_values(cells: Sequence[Cell], sources: Mapping[str, str]) -> tuple[di
     return values, len(asked) - len(values)
 
 
-def arm_mean(cells: Sequence[Cell], domains: Mapping[str, str], sources: Mapping[str, str]) -> Estimate:
-    """Mean of one arm's cells with the headline interval over (source) probes and domains."""
+def arm_mean(
+    cells: Sequence[Cell], domains: Mapping[str, str], sources: Mapping[str, str],
+    ends: tuple[float | None, float | None] = (None, None),
+) -> Estimate:  # fmt: skip
+    """Mean of one arm's cells over (source) probes and domains, on a scale with these ends."""
     values, n_lost = source_values(cells, sources)
     order = sorted(values)  # so that the bootstrap does not depend on the order of the records
     domain_of = source_domains(domains, sources)
     clusters = [domain_of.get(source, "") for source in order] if domains else None
-    return headline([values[source] for source in order], clusters, n_unscored=n_lost)
+    return mean_on_scale([values[source] for source in order], clusters, low=ends[0], high=ends[1], n_unscored=n_lost)
 
 
 def _count(cells: Sequence[Cell], outcome: Outcome) -> int:

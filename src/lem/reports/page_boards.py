@@ -43,9 +43,9 @@ class Board:
 
 
 def _on_scale(row: LeaderboardRow, unit: Unit) -> LeaderboardRow:
-    """The row with mean and difference kept where the metric's scale allows them."""
+    """The row with its difference kept where the metric's scale allows it."""
     delta = row.delta and replace(row.delta, difference=unit.differing(row.delta.difference))
-    return replace(row, mean=unit.on_scale(row.mean), delta=delta)
+    return replace(row, delta=delta)
 
 
 def build_board(
@@ -55,8 +55,9 @@ def build_board(
     info, names, unit = contents.info, arm_names(contents.info, contents.records), unit_of(metric)
     threshold = change_threshold(metric, threshold)
     found = leaderboard_of(
-        info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=threshold
-    )
+        info, names, metric.cells, metric.name, metric.version, baseline=baseline, threshold=threshold,
+        ends=(unit.low, unit.high),
+    )  # fmt: skip
     rows = _ranked([_on_scale(row, unit) for row in found], unit)
     withheld = withheld_arms(comparison, metric.name, names, baseline)
     by_arm: dict[str, list[Cell]] = {name: [] for name in names}

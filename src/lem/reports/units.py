@@ -8,12 +8,18 @@ from dataclasses import dataclass, replace
 from lem.records import Metric
 from lem.records.metrics import BINARY, LOWER_IS_BETTER, SHARES
 from lem.reports.formats import ABSENT, number
+from lem.reports.watermarks import PANEL
 from lem.stats import Estimate, keep_on_scale
+
+STANDARD_DEVIATIONS = "standard deviations"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """`low` and `high` are the ends of the scale (None: not known); `graded` is True where 0 is a wrong answer."""
+    """`low` and `high` are the ends of the scale (None: not known); `graded` is True where 0 is a wrong answer.
+
+    `standardised` is True where values count standard deviations from a mean, on a scale without ends.
+    """
 
     low: float | None = None
     high: float | None = None
@@ -21,12 +27,13 @@ class Unit:
     graded: bool = False
     lower_is_better: bool = False
     note: str = ""
+    standardised: bool = False
 
     @property
     def name(self) -> str:
-        """ "%", "1-10", or "" where the scale is not known."""
-        if self.percent:
-            return "%"
+        """ "%", "1-10", "standard deviations", or "" where the scale is not known."""
+        if self.percent or self.standardised:
+            return "%" if self.percent else STANDARD_DEVIATIONS
         return "" if self.low is None or self.high is None else f"{self.low:g}-{self.high:g}"
 
     @property
@@ -36,7 +43,7 @@ class Unit:
 
     def label(self, metric: str) -> str:
         """The metric's name with its unit, as an axis says it."""
-        return f"{metric}, %" if self.percent else metric
+        return f"{metric}, {self.name}" if self.percent or self.standardised else metric
 
     def scaled(self, estimate: Estimate) -> Estimate:
         """An estimate as a drawing needs it, in the unit."""
@@ -77,7 +84,7 @@ _NOTES = {
 def unit_of(metric: Metric) -> Unit:
     """The unit of a metric: percent for right or wrong and for shares, else the ends of its scale."""
     if metric.source != "scorer":
-        return Unit(metric.low, metric.high)
+        return Unit(metric.low, metric.high, standardised=metric.source == PANEL and metric.low is None)
     graded = metric.kind == BINARY
     return Unit(
         metric.low, metric.high, percent=graded or metric.name in SHARES, graded=graded,

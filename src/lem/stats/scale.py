@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from lem.stats.estimate import Estimate, Values, finite_values
+import numpy as np
+from numpy.typing import NDArray
+
+from lem.stats.estimate import Estimate, Values, cluster_t_interval, finite_values, rate
 from lem.stats.headline import headline
 
 NO_VARIATION = "exact (no variation)"
@@ -23,12 +27,31 @@ def mean_on_scale(
 ) -> Estimate:
     """The mean with its headline interval, as `keep_on_scale` keeps it; the plain headline without ends.
 
+    Of zeros and ones on a scale from 0 to 1 it is the span of Clopper and Pearson's exact interval and, with two or
+    more clusters, the CR2 t interval: the bootstraps have little to resample in a few zeros and ones.
     Raises: ValueError if a value is NaN or outside the scale.
     """
     array = finite_values(values)
     if low is not None and high is not None and len(array) and (array.min() < low or array.max() > high):
         raise ValueError(f"a value is outside the scale from {low:g} to {high:g}")
+    if (low, high) == (0.0, 1.0) and len(array) and set(array.tolist()) <= {0.0, 1.0}:
+        return _share(array, clusters, level, n_unscored)
     return keep_on_scale(headline(array, clusters, level=level, n_unscored=n_unscored), low, high)
+
+
+def _share(array: NDArray[np.float64], clusters: Sequence[Hashable] | None, level: float, n_unscored: int) -> Estimate:
+    exact = rate(int(array.sum()), len(array), level=level, n_unscored=n_unscored)
+    n_clusters = len(set(clusters)) if clusters is not None else 0
+    if n_clusters < 2 or (array == array[0]).all():
+        return exact
+    robust = cluster_t_interval(array, clusters or (), level=level)
+    if math.isnan(robust.low):
+        return exact
+    low, high = min(exact.low, max(0.0, robust.low)), max(exact.high, min(1.0, robust.high))
+    method = exact.method if (low, high) == (exact.low, exact.high) else f"{exact.method} / {robust.method}"
+    return replace(
+        exact, low=low, high=high, stderr=max(exact.stderr, robust.stderr), n_clusters=n_clusters, method=method
+    )
 
 
 def keep_on_scale(mean: Estimate, low: float | None, high: float | None) -> Estimate:
