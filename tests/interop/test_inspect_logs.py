@@ -325,7 +325,7 @@ def test_no_file_and_no_package_are_sentences(tmp_path: Path, monkeypatch: pytes
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
     with pytest.raises(
-        UserError, match=r"inspect-ai, which is not installed; get it with `pip install 'lem\[inspect\]'`"
+        UserError, match=r"inspect-ai, which is not installed; get it with `.*-m pip install inspect-ai`"
     ):
         read_inspect(path)
 

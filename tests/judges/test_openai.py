@@ -321,7 +321,7 @@ def test_a_local_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_package_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match=r"needs the package openai.*pip install 'lem\[openai\]'"):
+    with pytest.raises(UserError, match=r"needs the package openai.*-m pip install openai"):
         open_openai("o", MODEL, "http://127.0.0.1:9/v1", Waiting().limits())
 
 

@@ -67,7 +67,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: no such file; give a log of Inspect, a file ending in .eval or .json.")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; an evaluation that crashed may be recovered with `inspect log`.")
-    library = load_library("inspect_ai.log", "inspect", f"{path}: reading a log of Inspect")
+    library = load_library("inspect_ai.log", f"{path}: reading a log of Inspect")
     known = library.EvalLog.model_fields["version"].default
     try:
         if path.suffix == ".eval":

@@ -44,7 +44,7 @@ Marked = Mapping[Key, Sequence[tuple[str, Score | Judgement]]]
 def _library() -> SimpleNamespace:
     purpose = "writing logs of Inspect"
     names = ("log", "model", "scorer")
-    return SimpleNamespace(**{name: load_library(f"inspect_ai.{name}", "inspect", purpose) for name in names})
+    return SimpleNamespace(**{name: load_library(f"inspect_ai.{name}", purpose) for name in names})
 
 
 def write_inspect(contents: RunContents, output: Path) -> list[Path]:

@@ -8,6 +8,7 @@ and is kept in `adapted`, once a request that was changed has been answered.
 from __future__ import annotations
 
 import importlib
+import sys
 import json
 import re
 from collections.abc import AsyncIterator, Collection
@@ -83,7 +84,8 @@ def _package(name: str) -> Any:
         if (error.name or "").partition(".")[0] != "openai":
             raise
         raise UserError(
-            f"judge '{name}' needs the package openai, which is not installed; get it with `pip install 'lem[openai]'`."
+            f"judge '{name}' needs the package openai, which is not installed; get it with "
+            f"`{sys.executable} -m pip install openai`."
         ) from None
 
 
