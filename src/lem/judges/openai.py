@@ -8,9 +8,9 @@ and is kept in `adapted`, once a request that was changed has been answered.
 from __future__ import annotations
 
 import importlib
-import sys
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
