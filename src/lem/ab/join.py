@@ -15,7 +15,7 @@ from typing import Any
 from lem.errors import UserError
 from lem.judges.panel import PANEL, panel_judgements
 from lem.records import Record, RunContents, RunInfo, Score
-from lem.records.judge_files import NOT_SHOWN, TRUSTWORTHY, UNTRUSTWORTHY
+from lem.records.judge_files import joined_audits, joined_judges
 
 SETTINGS = "settings"  # of the arm's own run
 
@@ -52,8 +52,8 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         scores,
         [judgement for part in parts for judgement in part.judgements],
         (*(note for part in parts for note in part.notes), *_plan_note(parts)),
-        _joined_judges([part.judges for part in parts]),
-        _joined_audits([part.audits for part in parts]),
+        joined_judges([part.judges for part in parts]),
+        joined_audits([part.audits for part in parts]),
     )
     return joined if len(parts) == 1 else _with_panel_anew(joined)
 
@@ -64,27 +64,6 @@ def _with_panel_anew(joined: RunContents) -> RunContents:
     derived = {one.dimension for one in anew}
     kept = [one for one in joined.judgements if one.judge != PANEL or one.order or one.dimension not in derived]
     return replace(joined, judgements=[*kept, *anew])
-
-
-def _joined_judges(parts: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The manifests of all judges; where several runs have one judge, with the kin of all."""
-    found: dict[str, dict[str, Any]] = {}
-    for judges in parts:
-        for name, manifest in judges.items():
-            kin = [*found.get(name, {}).get("kin", []), *manifest.get("kin", [])]
-            found[name] = {**manifest, "kin": kin}
-    return found
-
-
-def _joined_audits(parts: Sequence[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The audits of all judges; where a judge was audited in several runs, the one that speaks against it most."""
-    order = [UNTRUSTWORTHY, NOT_SHOWN, TRUSTWORTHY]
-    found: dict[str, dict[str, Any]] = {}
-    for audits in parts:
-        for name, audit in audits.items():
-            known = found.setdefault(name, audit)
-            found[name] = min(known, audit, key=lambda one: order.index(one["verdict"]))
-    return found
 
 
 def refuse_case_twins(ids: Sequence[str]) -> None:
