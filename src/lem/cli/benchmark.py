@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lem.cli.benchmark_plan import choose_arms, choose_probes, planned, read_declared, warn_of_deviations
-from lem.cli.options import answer_progress, existing_path, json_option, model_option, print_json, seed_option
+from lem.cli.options import (
+    answer_progress,
+    arm_options,
+    existing_path,
+    json_option,
+    model_option,
+    print_json,
+    seed_option,
+)
 from lem.errors import Incomplete, UserError
 from lem.paths import display_path, slug
 
@@ -20,12 +28,7 @@ if TYPE_CHECKING:
 
 @click.command("benchmark")
 @model_option
-@click.option("--kernel", "kernels", multiple=True, metavar="[NAME=]PATH", help="Inject this text; repeatable.")
-@click.option("--adapter", "adapters", multiple=True, metavar="[NAME=]DIR", help="Add an adapter arm; repeatable.")
-@click.option("--trained", multiple=True, metavar="NAME=MODEL", help="Add another model as an arm; repeatable.")
-@click.option("--placebo", is_flag=True, help="Add the two control texts (placebo-json, placebo-txt).")
-@click.option("--design", type=click.Choice(["kernel", "full"]), help="A set of arms with its controls; see the docs.")
-@click.option("--adapter-scale", metavar="S,S,...", help="Apply each adapter at these scales, an arm for each.")
+@arm_options
 @click.option("--axioms", multiple=True, type=click.Choice(["prefixes", "leave-one-out"]), help="Arms of kernel parts.")
 @click.option("--plan", "plan_file", metavar="FILE", help="Run under this plan of `lem plan`; it fills in settings.")
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Run only these arms of the plan; repeatable.")

@@ -11,7 +11,15 @@ import click
 
 from lem.cli.eval_items import choose_items, report_contaminated, source_key
 from lem.cli.judge_options import REMEDY, JudgeOptions, judge_options, take_judge_options
-from lem.cli.options import answer_progress, existing_path, form_options, model_option, print_json, seed_option
+from lem.cli.options import (
+    answer_progress,
+    arm_options,
+    existing_path,
+    form_options,
+    model_option,
+    print_json,
+    seed_option,
+)
 from lem.errors import UserError
 from lem.paths import display_path, slug
 
@@ -23,12 +31,7 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("tasks", nargs=-1, metavar="TASK...")
 @model_option
-@click.option("--kernel", "kernels", multiple=True, metavar="[NAME=]PATH", help="Inject this text; repeatable.")
-@click.option("--adapter", "adapters", multiple=True, metavar="[NAME=]DIR", help="Add an adapter arm; repeatable.")
-@click.option("--trained", multiple=True, metavar="NAME=MODEL", help="Add another model as an arm; repeatable.")
-@click.option("--placebo", is_flag=True, help="Add the two control texts (placebo-json, placebo-txt).")
-@click.option("--design", type=click.Choice(["kernel", "full"]), help="A set of arms with its controls; see the docs.")
-@click.option("--adapter-scale", metavar="S,S,...", help="Apply each adapter at these scales, an arm for each.")
+@arm_options
 @click.option("--arm", "only", multiple=True, metavar="NAME", help="Run only these arms; repeatable.")
 @click.option(
     "--items",
@@ -92,7 +95,7 @@ def make_plan(
     config: Config, tasks: Sequence[str], *, model: str | None, sources: tuple[str, ...], revision: str | None,
     limit: int | None, exclude_contaminated: bool, completion: bool, repeats: int, max_tokens: int | None,
     temperature: float | None, top_p: float | None, inject: Any, group_size: int | None, strict: bool,
-    seed: int | None, only: tuple[str, ...], **arm_options: Any,
+    seed: int | None, only: tuple[str, ...], **named: Any,
 ) -> RunPlan:  # fmt: skip
     """Turn option values and config defaults into a plan; items that adapters learnt are listed or left out."""
     from lem.ab.arms import select_arms
@@ -100,7 +103,7 @@ def make_plan(
     from lem.chat.generate import GenerationSettings
     from lem.config import resolve_model
 
-    arms = select_arms(_arms(config, resolve_model(config, model), **arm_options), only)
+    arms = select_arms(_arms(config, resolve_model(config, model), **named), only)
     items, facts = choose_items(tasks, sources, limit, revision)
     items, met = report_contaminated(items, arms, exclude=exclude_contaminated)
     signature = Path(config.kernel_dir) / "lek-1-sig.txt"

@@ -23,6 +23,23 @@ def model_option(command: Command) -> Command:
     return click.option("--model", help=help_text)(command)
 
 
+_ARMS = (
+    click.option("--kernel", "kernels", multiple=True, metavar="[NAME=]PATH", help="Inject this text; repeatable."),
+    click.option("--adapter", "adapters", multiple=True, metavar="[NAME=]DIR", help="Add an adapter arm; repeatable."),
+    click.option("--trained", multiple=True, metavar="NAME=MODEL", help="Add another model as an arm; repeatable."),
+    click.option("--placebo", is_flag=True, help="Add the two control texts (placebo-json, placebo-txt)."),
+    click.option("--design", type=click.Choice(["kernel", "full"]), help="A set of arms with its controls; see docs."),
+    click.option("--adapter-scale", metavar="S,S,...", help="Apply each adapter at these scales, an arm for each."),
+)
+
+
+def arm_options(command: Command) -> Command:
+    """The options that name arms: kernels, adapters, trained models, placebos, designs, doses."""
+    for option in reversed(_ARMS):
+        command = option(command)
+    return command
+
+
 def json_option(command: Command) -> Command:
     """`--json`: machine-readable output on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(command)
