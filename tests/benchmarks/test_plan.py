@@ -235,3 +235,20 @@ def test_measured_choices_are_no_answer_to_any_scorer_of_words(model: Path, tmp_
     assert not {record.probe_id for record in judged_records(contents)} & measured
     assert not {ours.probe_id for ours, _ in pairs_of(contents, "base", "base")} & measured
     assert not set(arm_values(metrics["truthfulqa_mc1"])["base"].words) & measured
+
+
+def test_a_disk_that_was_full_before_the_first_answer_leaves_a_run_that_goes_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, run = a_plan(model, only("gsm8k")), tmp_path / "run"
+
+    def full(path: Path, content: str | bytes) -> None:
+        raise UserError(f"{path}: could not write (the disk is full); make room and run the same command again.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lem.runs.conduct.write_atomic", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            run_benchmarks(plan, run)
+    assert not (run / "items.jsonl").exists()
+    run_benchmarks(plan, run)
+    assert len(read_run(run)[1]) == len(read_run_items(run)) == 3
