@@ -36,7 +36,7 @@ __all__ = [
 
 _TABLE_SCHEMA = 1
 LEGEND = (
-    f"{INTERVALS}, and are exact where all answers are right or none is. n counts probes with a value (repeats "
+    f"{INTERVALS}; of right or wrong answers Clopper-Pearson and CR2 t. n counts probes with a value (repeats "
     "averaged), w/u/f/m wrong, unscored, failed and missing answers: only wrong ones are part of a mean. Under a mean: "
     "worst .. best, where it would lie if every unscored answer had the worse or the better end of the scale. "
     "cut: share stopped by the token limit."
