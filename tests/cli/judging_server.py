@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from local_server import local_server
 
 MODEL = "org/judge-1"
 Say = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -94,14 +96,6 @@ def judging_server(**options: Any) -> Iterator[JudgingServer]:
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}/v1"
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, name="judging-server")
-    thread.start()
-    try:
+    with local_server(Handler) as address:
+        state.url = f"{address}/v1"
         yield state
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()

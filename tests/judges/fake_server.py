@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from local_server import local_server
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,6 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[FakeServer]:
             self.end_headers()
             self.wfile.write(content)
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, name="fake-server")
-    thread.start()
-    try:
+    with local_server(Handler) as address:
+        state.url = address
         yield state
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,20 +147,21 @@ def output_paths(config: Config, plan: RunPlan, output: str | None) -> tuple[Pat
     return runs / path.stem, path
 
 
-def execute_with_progress(plan: RunPlan, run: Path) -> bool:
+def execute_with_progress(plan: RunPlan, run: Path, execute: Callable[..., Any] | None = None) -> bool:
     """Run the plan with a progress bar over its cells; under `mlx.launch` its ranks share the work.
 
+    Args:  execute: what executes plans of this kind; default: that of A/B runs.
     Returns: whether this process speaks for the run: alone, or as the first rank.
     """
     from lem.ab.benchmark import run_benchmark
     from lem.runs.shards import here
 
-    ranks = here()
+    ranks, execute = here(), execute or run_benchmark
     if not ranks.first:
-        run_benchmark(plan, run, ranks=ranks)
+        execute(plan, run, ranks=ranks)
         return False
     with answer_progress(len(plan.arms) * len(plan.probes) * plan.repeats) as callbacks:
-        run_benchmark(plan, run, ranks=ranks, **callbacks)
+        execute(plan, run, ranks=ranks, **callbacks)
     return True
 
 

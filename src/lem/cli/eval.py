@@ -12,7 +12,6 @@ import click
 from lem.cli.eval_items import choose_items, report_contaminated, source_key
 from lem.cli.judge_options import REMEDY, JudgeOptions, judge_options, take_judge_options
 from lem.cli.options import (
-    answer_progress,
     arm_options,
     existing_path,
     form_options,
@@ -63,7 +62,8 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form
     All tasks of one model, with the same arms and settings, go into one run. Killed or interrupted, the same command
     goes on where it stopped.
     """
-    from lem.benchmarks.plan import check_tasks, judged_tasks
+    from lem.benchmarks.plan import check_tasks, judged_tasks, run_benchmarks
+    from lem.cli.benchmark import execute_with_progress
     from lem.config import load_config
 
     config = load_config()
@@ -86,7 +86,7 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form
         return
     if wants_judge:
         _check_judges(plan, judging)
-    if not _generate(plan, run):
+    if not execute_with_progress(plan, run, run_benchmarks):
         return
     finish(run, judging if wants_judge else None, form)
 
@@ -155,20 +155,6 @@ def _check_judges(plan: RunPlan, judging: JudgeOptions) -> None:
 
     arms = {rendered.arm.name: rendered.facts for rendered in render_plan(plan)}
     check_judges(judging, RunInfo(run_id="", kind="eval", arms=arms))
-
-
-def _generate(plan: RunPlan, run: Path) -> bool:
-    """Run the plan with a progress bar over its cells; True in the process that speaks for the run."""
-    from lem.benchmarks.plan import run_benchmarks
-    from lem.runs.shards import here
-
-    ranks = here()
-    if not ranks.first:
-        run_benchmarks(plan, run, ranks=ranks)
-        return False
-    with answer_progress(len(plan.arms) * len(plan.probes) * plan.repeats) as callbacks:
-        run_benchmarks(plan, run, ranks=ranks, **callbacks)
-    return True
 
 
 def finish(run: Path, judging: JudgeOptions | None, form: str) -> None:
