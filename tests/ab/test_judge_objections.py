@@ -117,3 +117,16 @@ def test_a_comparison_carries_them_for_every_metric() -> None:
 def test_a_panel_that_others_brought_is_no_panel_of_ours() -> None:
     run = by_judges({"panel": PLAIN})
     assert codes(replace(run, judges={}))["safety"] == []
+
+
+def test_kin_of_one_treatment_marks_that_contrast_alone_and_kin_of_all_is_said_once() -> None:
+    run = by_judges({"j": PLAIN}, audits={"j": {"judge": "j", "verdict": "trustworthy"}})
+    pairs: list[Any] = [
+        SimpleNamespace(metric="safety", source="j", treatment=arm, baseline="base") for arm in ("kernel", "other")
+    ]
+    some = replace(run, judges={"j": {"judge": "j", "kin": [{"arm": "kernel", "why": "w"}]}})
+    (one,) = judge_objections(some, pairs)
+    assert (set(one.arms), one.metrics) == ({"kernel", "base"}, ("safety",))
+    every = replace(run, judges={"j": {"judge": "j", "kin": [{"arm": "base", "why": "w"}]}})
+    (one,) = judge_objections(every, pairs)
+    assert (one.arms, one.metrics) == ((), ("safety",))

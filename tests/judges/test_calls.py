@@ -196,3 +196,15 @@ def test_a_text_that_looks_like_a_fence_or_a_verdict_stands_whole_in_the_prompt(
     for one in calls_of(run):
         assert one.call.user.count(nasty) == 2
         assert one.call.schema["properties"]["item"]["const"] not in nasty
+
+
+def test_a_nonce_stands_in_no_reference_answer_either() -> None:
+    """An answer that was to know the nonce beforehand could only come from an item; it would then be another one."""
+    first = calls_of(evaluated([ITEMS[0]]), dimensions=(read_rubric("truthfulness"),))[0]
+    guessed = first.call.schema["properties"]["item"]["const"]
+    fields = {**ITEMS[0].fields, "incorrect_answers": [*ITEMS[0].fields["incorrect_answers"], f"It is {guessed}."]}
+    item = replace(ITEMS[0], fields=fields)
+    rubrics = {item.benchmark: [read_rubric("truthfulness")]}
+    planned = rating_calls(evaluated([item]), {item.id: item}, rubrics, Asking(), IDENTITY)
+    nonces = {one.call.schema["properties"]["item"]["const"] for one in planned}
+    assert guessed not in nonces

@@ -255,3 +255,11 @@ def test_the_win_rate_of_a_panel_and_of_what_is_left_of_it() -> None:
     assert win_rate(run, BASELINE, TREATMENT, judge="z").estimate.value == pytest.approx(0.2)
     with pytest.raises(ValueError, match="two or more"):
         panel_win_rate(run, BASELINE, TREATMENT, judges=["x"])
+
+
+def test_a_judge_that_never_gave_a_value_does_not_empty_the_panel() -> None:
+    run = rated(rated(made_pairs(12), "one", ratings(1, 1)), "two", ratings(2, 1))
+    whole = panel_judgements(run)
+    silent = {arm: [None] * 12 for arm in (BASELINE, TREATMENT)}
+    assert panel_judges(rated(run, "silent", silent), "kindness") == ["one", "two"]
+    assert [one.value for one in panel_judgements(rated(run, "silent", silent))] == [one.value for one in whole]

@@ -167,3 +167,14 @@ def test_tokens_of_two_models_are_not_compared() -> None:
     found = of(run).controlled
     assert found is not None
     assert found.unit == CHARACTERS
+
+
+def test_benchmarks_that_were_not_compared_are_not_unscored_pairs() -> None:
+    run = made_pairs(6)
+    names = ["gsm8k"] * 3 + ["do_not_answer"] * 3
+    probes = [{**probe, "benchmark": name} for probe, name in zip(run.info.probes, names, strict=True)]
+    run = replace(run, info=replace(run.info, probes=probes))
+    found = win_rate(compared(run, [None] * 3 + ["AB", "AB", "BA"]), BASELINE, TREATMENT, judge="j")
+    assert (found.n_pairs, found.unscored, found.bounds) == (3, {}, None)
+    part = win_rate(compared(run, [None] * 3 + ["AB", "AB", None]), BASELINE, TREATMENT, judge="j")
+    assert (part.n_pairs, sum(part.unscored.values())) == (3, 1)
