@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from holding import Hold, hold_at
 from lem.cli.main import main
 from small_plan import write_kernel, write_probes
 
@@ -79,16 +80,19 @@ if __name__ == "__main__":
 """
 
 
-def start(place: Place, *arguments: object, pooled: bool = False) -> subprocess.Popen[str]:
+def start(
+    place: Place, *arguments: object, pooled: bool = False, hold: Hold | None = None, alone: bool = False
+) -> subprocess.Popen[str]:
     """Start `lem ARGUMENTS` as a process of its own, with Ctrl-C working whatever the test runner does.
 
     With `pooled`, even the small plans of these tests are decoded in worker processes (on a CPU with two cores).
+    With `alone` it gets a process group of its own, which Ctrl-C reaches as a whole, as a terminal's would.
     """
     command = [sys.executable, *(["-c", POOLED] if pooled else ["-m", "lem.cli.main"]), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=place.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "LEM_CONFIG": str(place.config)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env={**os.environ, "LEM_CONFIG": str(place.config), **(hold.environment if hold else {})},
+        start_new_session=alone, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -101,21 +105,24 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return Result(process.returncode, out, err)
 
 
-def signal_after(
-    process: subprocess.Popen[str],
+def signal_at(
+    place: Place,
+    arguments: Sequence[object],
     file: Path,
     n_lines: int,
     number: signal.Signals,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[subprocess.Popen[str]], None] = lambda process: None,
+    pooled: bool = False,
 ) -> Result:
-    """Send a signal as soon as a file has this many lines; `before` is called just ahead of it."""
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
-        if file.exists() and file.read_bytes().count(b"\n") >= n_lines:
-            before()
-            process.send_signal(number)
-            break
-        time.sleep(0.002)
+    """Start `lem ARGUMENTS` and send it a signal when it has just written so many lines to a file."""
+    hold = hold_at(file, n_lines)
+    process = start(place, *arguments, pooled=pooled, hold=hold)
+
+    def send() -> None:
+        before(process)
+        process.send_signal(number)
+
+    hold.signal(process, send)
     return finish(process)
 
 

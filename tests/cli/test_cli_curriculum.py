@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import Place, Result, signal_after, start
+from command_line import Place, Result, signal_at
 
 from lem.chat.load import adapter_identity
 from lem.scorers import v2
@@ -203,8 +203,9 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(
 ) -> None:
     path = file()
     assert lem("curriculum", path, "--output", "whole").code == 0
-    process = start(place, "curriculum", path, "--output", "killed")
-    assert signal_after(process, place.folder / "killed" / watched, n_lines, signal.SIGKILL).code == -signal.SIGKILL
+    words = ["curriculum", path, "--output", "killed"]
+    killed_at = signal_at(place, words, place.folder / "killed" / watched, n_lines, signal.SIGKILL)
+    assert killed_at.code == -signal.SIGKILL
     again = lem("curriculum", path, "--output", "killed")
     assert again.code == 0, again.err
     whole, killed = place.folder / "whole", place.folder / "killed"
@@ -218,9 +219,9 @@ def _texts(run: Path) -> dict[Any, str]:
 
 def test_ctrl_c_while_training_is_incomplete_and_goes_on(lem: Lem, place: Place, file: File) -> None:
     path = file(settings={"iters": 150, "learning_rate": 1e-3, "save_every": 20, "report_every": 1})
-    process = start(place, "curriculum", path, "--output", "run", "--phase", 0)
     metrics = place.folder / "run/phase-0-first/attempt-1/metrics.jsonl"
-    stopped = signal_after(process, metrics, 2, signal.SIGINT)
+    words = ["curriculum", path, "--output", "run", "--phase", 0]
+    stopped = signal_at(place, words, metrics, 2, signal.SIGINT)
     assert stopped.code == 3, stopped.err
     assert "interrupted while phase 0.1 first was training" in stopped.err
     assert not (metrics.parent / "adapters.safetensors").exists()

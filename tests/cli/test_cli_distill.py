@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Place, Result, signal_after, start
+from command_line import Place, Result, signal_at
 
 from lem.records.run import read_manifest
 from small_plan import bytes_of, rows_of, write_kernel
@@ -156,8 +156,8 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(
     more = ("--samples", 4, "--group-size", 2, "--max-tokens", 150)
     assert lem(*command(place, prompts, *more, "--output", "whole/run")).code == 0
     run = place.folder / "killed" / "run"
-    process = start(place, *command(place, prompts, *more, "--output", "killed/run"))
-    stopped = signal_after(process, run / "records.jsonl", 3, number)
+    words = command(place, prompts, *more, "--output", "killed/run")
+    stopped = signal_at(place, words, run / "records.jsonl", 3, number)
     assert stopped.code == (3 if number == signal.SIGINT else -signal.SIGKILL), stopped.err
     assert 3 <= len(rows_of(run)) < 16
     assert not (run / "data").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Place, Result, assert_sentence, signal_after, start
+from command_line import Place, Result, assert_sentence, signal_at
 from judging_server import JudgingServer, judging_server
 
 from adapters import write_adapter
@@ -284,8 +284,8 @@ def test_killed_while_generating_it_goes_on_to_the_same_records(
     words = ["gsm8k", "truthfulqa_mc", "--group-size", 2]
     shared = ["eval", "--items", items, "--max-tokens", 60, "--json", *words]
     run = place.folder / "run"
-    killed = signal_after(start(place, *shared, "--output", "run"), run / "records.jsonl", 3, signal.SIGKILL)
-    assert killed.code == -signal.SIGKILL, "the run was over before it could be killed"
+    killed = signal_at(place, [*shared, "--output", "run"], run / "records.jsonl", 3, signal.SIGKILL)
+    assert killed.code == -signal.SIGKILL
     assert 3 <= len(rows_of(run)) < 10
     resumed = evaluate(*words, "--max-tokens", 60, "--output", "run")
     assert resumed.code == 0

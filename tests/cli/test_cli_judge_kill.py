@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Place, Result, signal_after, start
+from command_line import Place, Result, signal_at
 from judging_server import JudgingServer, judging_server
 
 from lem.data.items import Item
@@ -55,10 +55,8 @@ def test_killed_twice_a_pass_ends_as_an_undisturbed_one(place: Place, lem: Lem, 
     run = place.folder / "run"
     kept: list[str] = []
     for _ in range(2):
-        killed = signal_after(
-            start(place, *words(place, "run", server)), run / "judgements" / "j.jsonl", len(kept) + 4, signal.SIGKILL
-        )
-        assert killed.code == -signal.SIGKILL, "the pass was over before it could be killed"
+        killed = signal_at(place, words(place, "run", server), run / "judgements" / "j.jsonl", 4, signal.SIGKILL)
+        assert killed.code == -signal.SIGKILL
         assert len(stored_items(run)) > len(kept)
         kept = stored_items(run)
         assert read_judge_manifests(run)["j"]["model"] == "org/judge-1", "no verdict is without its judge"
@@ -76,9 +74,7 @@ def test_killed_twice_a_pass_ends_as_an_undisturbed_one(place: Place, lem: Lem, 
 
 def test_killed_calls_on_several_dimensions_go_on_too(place: Place, lem: Lem, server: JudgingServer) -> None:
     run, together = place.folder / "run", "--together"
-    killed = signal_after(
-        start(place, *words(place, "run", server, together)), run / "judgements" / "j.jsonl", 6, signal.SIGKILL
-    )
+    killed = signal_at(place, words(place, "run", server, together), run / "judgements" / "j.jsonl", 6, signal.SIGKILL)
     assert killed.code == -signal.SIGKILL
     kept = {item for item, n in Counter(stored_items(run)).items() if n == 2}
     before = len(server.items)
@@ -92,7 +88,7 @@ def test_killed_calls_on_several_dimensions_go_on_too(place: Place, lem: Lem, se
 
 def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(place: Place, lem: Lem, server: JudgingServer) -> None:
     run = place.folder / "run"
-    stopped = signal_after(start(place, *words(place, "run", server)), run / "judgements" / "j.jsonl", 4, signal.SIGINT)
+    stopped = signal_at(place, words(place, "run", server), run / "judgements" / "j.jsonl", 4, signal.SIGINT)
     assert stopped.code == 3, stopped
     assert stopped.err.splitlines() == [
         "Error: interrupted; every verdict that came is on disk, the same command goes on from there."
@@ -116,10 +112,8 @@ def test_a_local_judge_killed_between_its_groups_says_what_it_would_have_said(pl
     shared = ["--judge", f"j=mlx:{NANO}", "--no-rationale", "--judge-max-tokens", 48, "--json",
               *(word for task in tasks for word in ("--task", task)),
               *(word for name in ("safety", "nuance", "kindness") for word in ("--dimension", name))]  # fmt: skip
-    killed = signal_after(
-        start(place, "judge", "grade", "run", *shared), run / "judgements" / "j.jsonl", 1, signal.SIGKILL
-    )
-    assert killed.code == -signal.SIGKILL, "the pass was over before it could be killed"
+    words = ["judge", "grade", "run", *shared]
+    assert signal_at(place, words, run / "judgements" / "j.jsonl", 1, signal.SIGKILL).code == -signal.SIGKILL
     kept = lines_of(run, "j")
     assert 1 <= len(kept) < 12
     assert lem("judge", "grade", "run", *shared).code == 0

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from command_line import Place, Result, children, finish, gone, signal_after, start
+from command_line import Place, Result, children, finish, gone, signal_at, start
 
 from lem.records import lock_directory
 from lem.records.run import read_manifest
@@ -29,11 +29,8 @@ def test_killed_twice_a_run_ends_as_an_undisturbed_one(place: Place, lem: Lem) -
     run = place.folder / "killed" / "run"
     sizes = [0]
     for _ in range(2):
-        n_lines = sizes[-1] + 3
-        killed = signal_after(
-            start(place, *command(place, "killed/run")), run / "records.jsonl", n_lines, signal.SIGKILL
-        )
-        assert killed.code == -signal.SIGKILL, "the run was over before it could be killed"
+        killed = signal_at(place, command(place, "killed/run"), run / "records.jsonl", 3, signal.SIGKILL)
+        assert killed.code == -signal.SIGKILL
         sizes.append(len(rows_of(run)))
     assert 0 < sizes[1] < sizes[2] < 20
     assert read_manifest(run).status == "running"
@@ -51,11 +48,11 @@ def test_a_run_in_worker_processes_goes_on_in_one_and_the_workers_end(
 ) -> None:
     """Workers interleave their groups and die in the middle of them; the finished run is the same as ever."""
     run = place.folder / "pooled" / "run"
-    process = start(place, *command(place, "pooled/run"), pooled=True)
     workers: set[int] = set()
-    stopped = signal_after(
-        process, run / "records.jsonl", 4, number, before=lambda: workers.update(children(process.pid))
-    )
+    stopped = signal_at(
+        place, command(place, "pooled/run"), run / "records.jsonl", 4, number, pooled=True,
+        before=lambda process: workers.update(children(process.pid)),
+    )  # fmt: skip
     assert stopped.code == (3 if number == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in stopped.err
     assert gone(workers)
@@ -71,7 +68,7 @@ def test_a_run_in_worker_processes_goes_on_in_one_and_the_workers_end(
 
 def test_ctrl_c_says_incomplete_and_the_same_command_goes_on(place: Place, lem: Lem) -> None:
     run = place.folder / "stopped" / "run"
-    stopped = signal_after(start(place, *command(place, "stopped/run")), run / "records.jsonl", 4, signal.SIGINT)
+    stopped = signal_at(place, command(place, "stopped/run"), run / "records.jsonl", 4, signal.SIGINT)
     assert stopped.code == 3
     assert "interrupted; what was finished is on disk, the same command goes on from there." in stopped.err
     assert "Traceback" not in stopped.err

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Place, Result, children, finish, gone, signal_after, start
+from command_line import Place, Result, children, finish, gone, signal_at, start
 
+from holding import Hold, hold_at
 from lem.training.checkpoint import read_checkpoint
 
 Lem = Callable[..., Result]
@@ -70,10 +70,6 @@ def step_of(folder: Path) -> int:
     return found.progress.step
 
 
-def n_lines(folder: Path) -> int:
-    return (folder / "metrics.jsonl").read_bytes().count(b"\n")
-
-
 def in_a_save(place: Place, n: int, arguments: Sequence[object]) -> Result:
     return finish(
         subprocess.Popen(
@@ -91,11 +87,11 @@ def test_killed_five_times_it_ends_as_an_undisturbed_one(
     # Files are moved for the configuration, then adapters, optimiser, marker of the checkpoint of step 0, and so on.
     assert in_a_save(place, 3, command("killed")).code == -signal.SIGKILL
     assert read_checkpoint(folder) is None
-    killed = signal_after(start(place, *command("killed", "--resume")), rows, 15, signal.SIGKILL)
-    assert killed.code == -signal.SIGKILL, "it was over before it could be killed"
+    killed = signal_at(place, command("killed", "--resume"), rows, 15, signal.SIGKILL)
+    assert killed.code == -signal.SIGKILL
     assert 0 < (first := step_of(folder)) < 120
     for number in (signal.SIGINT, signal.SIGTERM):
-        stopped = signal_after(start(place, *command("killed", "--resume")), rows, n_lines(folder) + 10, number)
+        stopped = signal_at(place, command("killed", "--resume"), rows, 10, number)
         assert stopped.code == 3
         assert stopped.err == (
             f"Error: interrupted after iteration {step_of(folder)} of 120; the checkpoint of iteration "
@@ -110,61 +106,47 @@ def test_killed_five_times_it_ends_as_an_undisturbed_one(
     assert outcome(folder) == outcome(place.folder / "whole")
 
 
-def alone(place: Place, arguments: Sequence[object]) -> subprocess.Popen[str]:
-    """Start `lem` as a terminal does: in a process group of its own, which Ctrl-C reaches as a whole."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lem.cli.main", *map(str, arguments)], cwd=place.folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "LEM_CONFIG": str(place.config)},
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-
-
-def wait_for(folder: Path, n: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a training has written so many rows; it must still be running then."""
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
-        if (folder / "metrics.jsonl").exists() and n_lines(folder) >= n:
-            return
-        time.sleep(0.002)
-    process.kill()
-    pytest.fail(f"ended too soon: {process.communicate()}")
-
-
 def test_a_training_in_a_child_process(command: Callable[..., list[object]], place: Place, lem: Lem) -> None:
     """Parent killed, child killed, Ctrl-C to both, and then to the end: nothing is lost, nobody is left behind."""
     folder = place.folder / "killed"
-    parent = alone(place, command("killed", "--child"))
-    wait_for(folder, 15, parent)
-    offspring = children(parent.pid)
-    assert len(offspring) == 1
-    parent.kill()
+
+    def in_a_child(name: str, n_lines: int, *more: str) -> tuple[Hold, subprocess.Popen[str]]:
+        hold = hold_at(folder / "metrics.jsonl", n_lines)
+        return hold, start(place, *command(name, "--child", *more), hold=hold, alone=True)
+
+    offspring: set[int] = set()
+    hold, parent = in_a_child("killed", 15)
+
+    def orphan() -> None:
+        offspring.update(children(parent.pid))
+        parent.kill()
+
+    hold.signal(parent, orphan)
     finish(parent)
+    assert len(offspring) == 1
     assert gone(offspring)
     first = step_of(folder)
 
-    parent = alone(place, command("killed", "--child", "--resume"))
-    wait_for(folder, n_lines(folder) + 10, parent)
-    (pid,) = children(parent.pid)
-    os.kill(pid, signal.SIGABRT)
+    hold, parent = in_a_child("killed", 10, "--resume")
+    hold.signal(parent, lambda: [os.kill(pid, signal.SIGABRT) for pid in children(parent.pid)])
     died = finish(parent)
     assert (died.code, died.out) == (3, "")
     assert "ended by SIGABRT" in died.err
     assert f"the checkpoint of iteration {step_of(folder)} is whole: go on from it with --resume" in died.err
     assert [line for line in died.err.splitlines() if line.startswith("Error")] == died.err.splitlines()[-1:]
 
-    parent = alone(place, command("killed", "--child", "--resume"))
-    wait_for(folder, n_lines(folder) + 10, parent)
-    os.killpg(parent.pid, signal.SIGINT)
+    hold, parent = in_a_child("killed", 10, "--resume")
+    hold.signal(parent, lambda: os.killpg(parent.pid, signal.SIGINT))
     stopped = finish(parent)
     assert (stopped.code, stopped.out) == (3, "")
     assert stopped.err.startswith(f"Error: interrupted after iteration {step_of(folder)} of 120; the checkpoint of ")
     assert stopped.err.count("\n") == 1
     assert first < step_of(folder) < 120
 
-    done = finish(alone(place, command("killed", "--child", "--resume", "--json")))
+    done = finish(start(place, *command("killed", "--child", "--resume", "--json"), alone=True))
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out)["iterations"] == 120
     assert lem(*command("whole")).code == 0
     assert outcome(folder) == outcome(place.folder / "whole")
-    refused = finish(alone(place, command("killed", "--child")))
+    refused = finish(start(place, *command("killed", "--child"), alone=True))
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ranks_at_work import the_plan, write_files
 
+from holding import Hold, hold_at
 from lem.errors import UserError
 from lem.records import Key, RunInfo
 from lem.records.rank_files import rank_file, read_all_records
@@ -62,7 +63,7 @@ def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subproce
     """Start two ranks on loopback, in a process group of their own."""
     write_files(tmp_path)
 
-    def start(*options: str) -> subprocess.Popen[str]:
+    def start(*options: str, hold: Hold | None = None) -> subprocess.Popen[str]:
         port = 40_000 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 20_000
         command = [
             str(Path(sys.executable).with_name("mlx.launch")), "-n", "2", "--backend", "ring", "--starting-port",
@@ -70,7 +71,7 @@ def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subproce
         ]  # fmt: skip
         return subprocess.Popen(
             command, text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), **(hold.environment if hold else {})},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
@@ -87,13 +88,6 @@ def stored(run: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in run.glob("records*.jsonl"))
 
 
-def wait_until(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while process.poll() is None and not happened():
-        assert time.monotonic() < until
-        time.sleep(0.002)
-
-
 def assert_whole(run: Path, whole: Path) -> None:
     """The run holds what the run of one process holds, and nothing beside it."""
     assert cells(run) == {key: {**row, "run_id": run.name} for key, row in cells(whole).items()}
@@ -106,14 +100,14 @@ def assert_whole(run: Path, whole: Path) -> None:
 
 
 def test_two_ranks_do_what_one_process_does(launch: Any, whole: Path, tmp_path: Path) -> None:
-    out, said = launch().communicate(timeout=90)
+    out, said = launch().communicate(timeout=180)
     found = reports(out)
     assert set(found) == {0, 1}, said
     assert_whole(tmp_path / "run", whole)
     assert found[0]["written"] == N_CELLS, "rank 0 speaks for the whole run"
     assert 8 <= found[1]["written"] <= 12, "rank 1 took its part"
     assert "Warning" not in said
-    out, said = launch().communicate(timeout=90)
+    out, said = launch().communicate(timeout=180)
     again = reports(out)
     assert set(again) == {0, 1}, said
     assert (again[0]["written"], again[0]["reused"], again[1]["written"]) == (0, N_CELLS, 0)
@@ -122,11 +116,11 @@ def test_two_ranks_do_what_one_process_does(launch: Any, whole: Path, tmp_path: 
 @pytest.mark.parametrize("ranks_after", [1, 2])
 def test_a_killed_rank_loses_nothing(launch: Any, whole: Path, model: Path, tmp_path: Path, ranks_after: int) -> None:
     run = tmp_path / "run"
-    process = launch()
     file = rank_file(run, 1)
-    wait_until(process, lambda: file.exists() and file.read_bytes().count(b"\n") >= 2)
-    os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
-    _, said = process.communicate(timeout=90)
+    hold = hold_at(file, 2)
+    process = launch(hold=hold)
+    hold.signal(process, lambda: os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL))
+    _, said = process.communicate(timeout=180)
     assert "Node with rank 1 exited with code -9" in said
     kept = stored(run)
     assert 2 <= kept < N_CELLS
@@ -136,7 +130,7 @@ def test_a_killed_rank_loses_nothing(launch: Any, whole: Path, model: Path, tmp_
             torn.write('{"schema": 1, "run_id": "r')
         assert len(read_all_records(run)) == kept
     if ranks_after == 2:
-        written = reports(launch().communicate(timeout=90)[0])[0]["written"]
+        written = reports(launch().communicate(timeout=180)[0])[0]["written"]
     else:
         with warnings.catch_warnings(action="ignore"):  # of the torn line
             written = conduct(the_plan(tmp_path, str(model)), run, "benchmark").written
@@ -146,27 +140,24 @@ def test_a_killed_rank_loses_nothing(launch: Any, whole: Path, model: Path, tmp_
 
 def test_all_ranks_killed_in_the_middle_go_on(launch: Any, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kept = [0]
-    for _ in range(2):
-        process = launch()
-        wait_until(process, lambda: stored(run) >= kept[-1] + 3)
-        assert process.poll() is None, process.communicate()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=90)
-        kept.append(len(read_all_records(run)))
-    assert 0 < kept[1] < kept[2] < N_CELLS
+    for n_lines, n_kept in ((3, 6), (5, 13)):  # rank 0 first takes over the three rows that rank 1 left
+        hold = hold_at(run / "records*.jsonl", n_lines)
+        process = launch(hold=hold)
+        hold.signal(process, lambda group=process.pid: os.killpg(group, signal.SIGKILL), n_held=2)
+        process.communicate(timeout=180)
+        assert len(read_all_records(run)) == n_kept
     assert read_manifest(run).status == "running"
-    _, said = launch().communicate(timeout=90)
+    _, said = launch().communicate(timeout=180)
     assert "Traceback" not in said, said
     assert_whole(run, whole)
 
 
 def test_ctrl_c_ends_all_ranks_and_loses_nothing(launch: Any, whole: Path, model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = launch()
-    wait_until(process, lambda: stored(run) >= 3)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    hold = hold_at(run / "records*.jsonl", 3)
+    process = launch(hold=hold)
+    hold.signal(process, lambda: os.killpg(process.pid, signal.SIGINT), n_held=2)
+    process.communicate(timeout=180)
     kept = len(read_all_records(run))
     assert 3 <= kept < N_CELLS
     assert read_manifest(run).status == "incomplete"
@@ -183,7 +174,7 @@ def test_ctrl_c_ends_all_ranks_and_loses_nothing(launch: Any, whole: Path, model
     ],
 )
 def test_ranks_that_do_not_agree_are_refused(launch: Any, tmp_path: Path, option: str, sentence: str) -> None:
-    _, said = launch(option).communicate(timeout=90)
+    _, said = launch(option).communicate(timeout=180)
     assert "Error: rank 1: " in said
     assert sentence in said
     assert "Traceback" not in said, said

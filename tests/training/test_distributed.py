@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from trainings import go, rows
 
+from holding import Hold, hold_at
 from lem.training.checkpoint import read_checkpoint
 from lem.training.prepare import machine_facts
 from lem.training.ranks import Ranks, here
@@ -41,7 +41,9 @@ def terminal() -> Iterator[int]:
     os.close(writing)
 
 
-def launch(terminal: int, base: Path, data: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+def launch(
+    terminal: int, base: Path, data: Path, output: Path, *more: str, hold: Hold | None = None
+) -> subprocess.Popen[str]:
     """`mlx.launch -n 2 --backend ring -- python -m lem.cli.main train ...`, as from a terminal."""
     settings = [word for name, value in RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     launcher = Path(sys.executable).with_name("mlx.launch")
@@ -54,21 +56,9 @@ def launch(terminal: int, base: Path, data: Path, output: Path, *more: str) -> s
     config.write_text("{}")
     return subprocess.Popen(
         [*command, *more], text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "LEM_CONFIG": str(config)}, start_new_session=True,
+        env={**os.environ, "LEM_CONFIG": str(config), **(hold.environment if hold else {})}, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-
-
-def interrupt_after(process: subprocess.Popen[str], output: Path, n_rows: int) -> tuple[str, str]:
-    """Ctrl-C to launcher and processes together, as soon as there are so many rows; returns what they said."""
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
-        path = output / "metrics.jsonl"
-        if path.exists() and path.read_bytes().count(b"\n") >= n_rows:
-            os.killpg(process.pid, signal.SIGINT)
-            break
-        time.sleep(0.002)
-    return process.communicate(timeout=60)
 
 
 def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Path, line: Any, terminal: int) -> None:
@@ -78,15 +68,17 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Pat
     settings = TrainingSettings(**RECIPE)
     report = go(base, data, one, settings)
 
-    process = launch(terminal, base, data, two)
-    _, said = interrupt_after(process, two, 6)
+    hold = hold_at(two / "metrics.jsonl", 6)
+    process = launch(terminal, base, data, two, hold=hold)
+    hold.signal(process, lambda: os.killpg(process.pid, signal.SIGINT))
+    _, said = process.communicate(timeout=180)
     left = read_checkpoint(two)
     assert left is not None, said
     assert 4 <= left.progress.step < 30
     for rank in (0, 1):  # the launcher loses what they say, but not how they ended
         assert f"Node with rank {rank} exited with code 3" in said
 
-    out, said = launch(terminal, base, data, two, "--resume", "--json").communicate(timeout=60)
+    out, said = launch(terminal, base, data, two, "--resume", "--json").communicate(timeout=180)
     assert [row["iteration"] for row in rows(two, "train")] == list(range(1, 31)), said
     ours, theirs = json.loads(out), report
     assert ours["iterations"] == theirs.iterations
@@ -110,7 +102,7 @@ def test_a_refusal_ends_all_processes(base: Path, data: Path, tmp_path: Path, te
     output = tmp_path / "a"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    out, said = launch(terminal, base, data, output).communicate(timeout=60)
+    out, said = launch(terminal, base, data, output).communicate(timeout=180)
     assert f"Error: {output} is not empty; choose another --adapter-path" in said
     assert "Traceback" not in said
     assert out == ""
