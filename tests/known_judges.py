@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lem.judges import canaries
+from lem.judges.audit import canaries
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
 from lem.records import Record, RunContents, RunInfo
 from made_runs import save

@@ -17,7 +17,7 @@ from lem.chat.generate import GenerationSettings
 from lem.data.items import Item, read_run_items
 from lem.errors import ResumeMismatch, UserError
 from lem.judges.calls import judged_records
-from lem.judges.pairs import pairs_of
+from lem.judges.pairwise.pairs import pairs_of
 from lem.records import metrics_of, read_run
 from lem.records.cells import Outcome
 from lem.records.contents import read_contents

@@ -76,7 +76,7 @@ def test_together_is_one_call_an_answer(lem: Lem, server: JudgingServer, run: Pa
 def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     lem: Lem, server: JudgingServer, run: Path, kind: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lem.judges.limits import Patience
+    from lem.judges.backends.limits import Patience
 
     monkeypatch.setattr(Patience.__init__, "__defaults__", (1, *(Patience.__init__.__defaults__ or ())[1:]))
     server.say = lambda prompt, properties: {"safety": 9} if "safety" in properties else {}

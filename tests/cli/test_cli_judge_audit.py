@@ -13,7 +13,7 @@ from command_line import assert_sentence, run_in_process
 
 from known_judges import Gullible, Indifferent, KnownJudge, known_folder
 from lem.cli.judge_audit import audit
-from lem.judges.audit_plan import AuditSettings
+from lem.judges.audit.plan import AuditSettings
 from lem.judges.protocol import JudgeIdentity
 from lem.paths import repository_root
 from lem.records.contents import read_contents

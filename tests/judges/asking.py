@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lem.judges.budget import Budget
-from lem.judges.limits import Limits, Patience
+from lem.judges.backends.budget import Budget
+from lem.judges.backends.limits import Limits, Patience
+from lem.judges.backends.remote import THREAD
 from lem.judges.protocol import Call, Judge, Reply
-from lem.judges.remote import THREAD
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

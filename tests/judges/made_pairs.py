@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lem.judges.pairs import PREFERENCE, pair_sha, pairs_of
+from lem.judges.pairwise.pairs import PREFERENCE, pair_sha, pairs_of
 from lem.records import Judgement, Key, Record, RunContents, RunInfo
 
 TREATMENT, BASELINE = "trained", "base"

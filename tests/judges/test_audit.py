@@ -23,10 +23,10 @@ from known_judges import (
     material,
 )
 from lem.errors import DataError, UserError
-from lem.judges.audit import audit_file, read_audit
-from lem.judges.audit_plan import AuditSettings, plan_audit
-from lem.judges.audit_run import Audit, audit_run
-from lem.judges.audit_verdict import BOUNDS, Status, Trust
+from lem.judges.audit.plan import AuditSettings, plan_audit
+from lem.judges.audit.replies import audit_file, read_audit
+from lem.judges.audit.run import Audit, audit_run
+from lem.judges.audit.verdict import BOUNDS, Status, Trust
 from lem.judges.calls import Asking
 from lem.judges.protocol import Call, Ending, Reply
 from lem.judges.rubrics import rubrics_for

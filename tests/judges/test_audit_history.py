@@ -12,9 +12,9 @@ import pytest
 
 from known_judges import Gullible, Indifferent, KnownJudge, known_folder
 from lem.errors import DataError, ResumeMismatch
-from lem.judges.audit_plan import AuditSettings
-from lem.judges.audit_run import Audit, audit_run
-from lem.judges.audit_verdict import Status, Trust
+from lem.judges.audit.plan import AuditSettings
+from lem.judges.audit.run import Audit, audit_run
+from lem.judges.audit.verdict import Status, Trust
 from lem.judges.calls import Asking
 from lem.judges.conduct import Pass, judge_pairs, judge_ratings
 from lem.judges.protocol import JudgeIdentity

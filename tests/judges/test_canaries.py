@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lem.judges import canaries
+from lem.judges.audit import canaries
 from lem.judges.parse import Reason, read_verdict
 from lem.judges.prompt import Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Ending, Reply

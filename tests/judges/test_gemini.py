@@ -24,10 +24,10 @@ from fake_server import Answer, FakeServer
 
 from lem.data.prices import Price
 from lem.errors import UserError
-from lem.judges.budget import Budget
-from lem.judges.gemini import THINKING_TOKENS, open_gemini
+from lem.judges.backends.budget import Budget
+from lem.judges.backends.gemini import THINKING_TOKENS, open_gemini
+from lem.judges.backends.remote import RemoteJudge
 from lem.judges.protocol import Ending
-from lem.judges.remote import RemoteJudge
 
 PRICE = Price(1.0, 4.0, "USD", "2026-11-01")
 
@@ -232,7 +232,7 @@ def test_a_bad_request_fails_its_call_also_when_it_is_the_first(monkeypatch: pyt
 
 
 def test_a_service_in_clear_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lem.judges.gemini._check", lambda *_: None)
+    monkeypatch.setattr("lem.judges.backends.gemini._check", lambda *_: None)
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://gateway.test")
     with pytest.warns(UserWarning, match=r"http://gateway\.test.*GEMINI_API_KEY.*in clear") as warned:
         open_gemini("g", MODEL, Waiting().limits())

@@ -14,10 +14,10 @@ from sklearn.metrics import cohen_kappa_score
 
 from known_judges import KnownJudge, known_folder, known_run
 from lem.errors import DataError
-from lem.judges.agreement import conclusion, judge_agreement
-from lem.judges.audit_plan import AuditSettings
-from lem.judges.audit_run import audit_run
-from lem.judges.audit_verdict import Status
+from lem.judges.audit.agreement import conclusion, judge_agreement
+from lem.judges.audit.plan import AuditSettings
+from lem.judges.audit.run import audit_run
+from lem.judges.audit.verdict import Status
 from lem.judges.calls import Asking
 from lem.judges.human import human_agreement, label_file, read_labels
 from lem.records import Judgement, metrics_of, read_contents, text_sha

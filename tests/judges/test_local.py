@@ -15,9 +15,9 @@ import pytest
 from adapters import write_adapter
 from lem.chat.load import load
 from lem.errors import UserError
-from lem.judges import local
-from lem.judges.local import open_local
-from lem.judges.local_prompt import labelled, prompt_tokens, verdict_grammar
+from lem.judges.backends import local
+from lem.judges.backends.local import open_local
+from lem.judges.backends.local_prompt import labelled, prompt_tokens, verdict_grammar
 from lem.judges.parse import read_verdict
 from lem.judges.prompt import Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Call, Ending, Reply

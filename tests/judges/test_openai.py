@@ -14,10 +14,10 @@ from fake_server import Answer, FakeServer
 
 from lem.data.prices import Price
 from lem.errors import UserError
-from lem.judges.budget import Budget
-from lem.judges.openai import REASONING_TOKENS, open_openai
+from lem.judges.backends.budget import Budget
+from lem.judges.backends.openai import REASONING_TOKENS, open_openai
+from lem.judges.backends.remote import RemoteJudge
 from lem.judges.protocol import Ending
-from lem.judges.remote import RemoteJudge
 
 
 @pytest.fixture(autouse=True)
@@ -292,7 +292,7 @@ def test_a_key_in_clear_is_warned_of_before_it_is_sent(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, url: str, warned: bool
 ) -> None:
     before_it_is_sent: list[int] = []
-    monkeypatch.setattr("lem.judges.openai._check", lambda *_: before_it_is_sent.append(len(recwarn)))
+    monkeypatch.setattr("lem.judges.backends.openai._check", lambda *_: before_it_is_sent.append(len(recwarn)))
     judge = open_openai("o", MODEL, url, Waiting().limits())
     assert before_it_is_sent == [len(recwarn)] == [int(warned)]
     assert judge.identity.model == MODEL
@@ -306,7 +306,7 @@ def test_a_key_in_clear_is_warned_of_before_it_is_sent(
 
 def test_a_list_of_models_reaches_no_terminal_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = Answer(body={"object": "list", "data": [{"id": f"m\x1b[2J\u202e {KEY}"}]})
-    monkeypatch.setattr("lem.judges.openai.is_local", lambda url: False)
+    monkeypatch.setattr("lem.judges.backends.openai.is_local", lambda url: False)
     with openai({}, models=listed) as server, pytest.raises(UserError, match="it lists m") as raised:
         opened(server)
     assert str(raised.value).isprintable()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from lem.judges.pair_length import length_controlled_win_rate
+from lem.judges.pairwise.length import length_controlled_win_rate
 
 
 def longhand(y: np.ndarray, x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_pairs import BASELINE, TREATMENT, compared, made_pairs
 
-from lem.judges.pair_results import write_pair_results
+from lem.judges.pairwise.results import write_pair_results
 from lem.records import RunContents
 from lem.records.judge_files import read_pair_results
 

@@ -9,7 +9,7 @@ from made_pairs import BASELINE, TREATMENT, compared, made_pairs
 
 from lem.errors import DataError
 from lem.judges.grade import PAIR_VALUES
-from lem.judges.pairs import (
+from lem.judges.pairwise.pairs import (
     NOT_JUDGED,
     ONE_ORDER,
     ORDERS,

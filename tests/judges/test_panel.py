@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from made_pairs import BASELINE, TREATMENT, compared, made_pairs
 
-from lem.judges.pairs import outcomes_of
+from lem.judges.pairwise.pairs import outcomes_of
+from lem.judges.pairwise.panel import panel_outcomes, panel_win_rate
+from lem.judges.pairwise.win_rates import win_rate
 from lem.judges.panel import PANEL, judge_dependent, panel_contrast, panel_judgements, panel_judges
-from lem.judges.panel_pairs import panel_outcomes, panel_win_rate
-from lem.judges.win_rates import win_rate
 from lem.records import Judgement, Key, RunContents, metrics_of, text_sha
 from lem.stats import Estimate, headline
 

@@ -17,12 +17,12 @@ from fake_server import Answer
 
 from lem.data.prices import Price
 from lem.errors import UserError
-from lem.judges.budget import Budget
-from lem.judges.faults import BadCall, Passing, Service, fault_of, retry_after
-from lem.judges.openai import open_openai
+from lem.judges.backends.budget import Budget
+from lem.judges.backends.faults import BadCall, Passing, Service, fault_of, retry_after
+from lem.judges.backends.openai import open_openai
+from lem.judges.backends.remote import RemoteJudge, stream
+from lem.judges.backends.remote_pass import Ask, Connect
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
-from lem.judges.remote import RemoteJudge, stream
-from lem.judges.remote_pass import Ask, Connect
 
 SERVICE = Service("j", "m", "http://127.0.0.1:1/v1", "OPENAI_API_KEY")
 PRICE = Price(1.0, 1.0, "USD", "2026-11-01")

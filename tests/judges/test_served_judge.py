@@ -14,7 +14,7 @@ from urllib.error import URLError
 import pytest
 from asking import call
 
-from lem.judges.budget import Budget
+from lem.judges.backends.budget import Budget
 from lem.judges.protocol import Ending
 from lem.judges.spec import open_judge, parse_spec
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lem.errors import UserError
-from lem.judges.access import is_local, portable_schema
-from lem.judges.gemini import DEFAULT_MODEL
+from lem.judges.backends.access import is_local, portable_schema
+from lem.judges.backends.gemini import DEFAULT_MODEL
 from lem.judges.spec import open_judge, parse_spec
 from tiny import make_model
 

@@ -16,7 +16,7 @@ from lem.errors import CheckFailed, Incomplete
 from lem.paths import display_path
 
 if TYPE_CHECKING:
-    from lem.judges.audit_run import Audit
+    from lem.judges.audit.run import Audit
     from lem.judges.spec import JudgeSpec
     from lem.records import RunContents
 
@@ -48,8 +48,8 @@ def audit(
     Replies go to audits/<judge>.jsonl, findings to audits/<judge>.json. Ends with 1 if a judge is not trustworthy.
     Resumes where it stopped. What an earlier audit found stands until the same is asked again as widely.
     """
-    from lem.judges.audit_plan import AuditSettings
-    from lem.judges.audit_run import audit_run
+    from lem.judges.audit.plan import AuditSettings
+    from lem.judges.audit.run import audit_run
     from lem.judges.manifest import check_pedigree
     from lem.judges.rubrics import read_rubric
     from lem.records.contents import read_contents
@@ -84,7 +84,7 @@ def audit(
 
 def _check(specs: Sequence[JudgeSpec], judging: JudgeOptions, contents: RunContents, run: Path) -> None:
     """Find what is wrong with the last judge before the first one is paid for."""
-    from lem.judges.audit_history import refuse_other_judge
+    from lem.judges.audit.history import refuse_other_judge
     from lem.judges.manifest import check_pedigree
 
     for spec in specs:
@@ -133,7 +133,7 @@ def _print(found: Sequence[Audit], kin: dict[str, list[str]], as_json: bool) -> 
 
 def _conclude(found: Sequence[Audit]) -> None:
     """Raises: CheckFailed when a judge is not trustworthy, Incomplete when calls are missing."""
-    from lem.judges.audit_verdict import Trust
+    from lem.judges.audit.verdict import Trust
 
     bad = [one for one in found if one.verdict is Trust.NOT_TRUSTWORTHY]
     if bad:

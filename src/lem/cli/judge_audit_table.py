@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lem.judges.audit_verdict import FEWEST
+from lem.judges.audit.verdict import FEWEST
 
 if TYPE_CHECKING:
-    from lem.judges.audit_run import Audit
-    from lem.judges.audit_verdict import Bound, Check
+    from lem.judges.audit.run import Audit
+    from lem.judges.audit.verdict import Bound, Check
     from lem.judges.human import HumanAgreement
     from lem.stats import Estimate
 

@@ -14,7 +14,7 @@ from lem.errors import UserError
 
 if TYPE_CHECKING:
     from lem.data.prices import Price
-    from lem.judges.budget import Budget
+    from lem.judges.backends.budget import Budget
     from lem.judges.calls import Asking
     from lem.judges.protocol import Judge
     from lem.judges.spec import JudgeSpec
@@ -106,7 +106,7 @@ def budget_of(spec: JudgeSpec, options: JudgeOptions, spent: float = 0.0) -> Bud
 
     Raises: UserError for a limit without a price.
     """
-    from lem.judges.budget import Budget
+    from lem.judges.backends.budget import Budget
     from lem.judges.calls import LOCAL
 
     budget = Budget(None if spec.backend == LOCAL else options.max_cost, price_of(spec, options))

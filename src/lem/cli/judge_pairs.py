@@ -19,7 +19,7 @@ def compare_arms(
     """Have every judge compare the baseline with each treatment, and write the win rates."""
     from lem.cli.judging import with_judges
     from lem.judges.conduct import judge_pairs
-    from lem.judges.pair_results import write_pair_results
+    from lem.judges.pairwise.results import write_pair_results
 
     try:
         return with_judges(run, options, lambda judge, how: judge_pairs(run, judge, how, baseline, treatments, tasks))

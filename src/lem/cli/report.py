@@ -22,7 +22,7 @@ def report(runs: tuple[str, ...], output: str | None, baseline: str | None) -> N
     from lem.benchmarks.plan import KIND
     from lem.benchmarks.scoring import score_benchmarks
     from lem.config import load_config
-    from lem.judges.pair_results import write_pair_results
+    from lem.judges.pairwise.results import write_pair_results
     from lem.records import read_run
     from lem.reports.page import write_report
     from lem.scorers.highlight import highlights

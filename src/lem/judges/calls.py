@@ -14,7 +14,7 @@ from typing import Any
 
 from lem.data.items import Item
 from lem.errors import UserError
-from lem.judges.pairs import AB, ORDERS, PREFERENCE, has_answer, pair_sha, pairs_of
+from lem.judges.pairwise.pairs import AB, ORDERS, PREFERENCE, has_answer, pair_sha, pairs_of
 from lem.judges.prompt import PROMPT_VERSION, Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Call, JudgeIdentity
 from lem.judges.rubrics import Rubric, rubrics_for

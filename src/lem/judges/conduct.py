@@ -15,7 +15,7 @@ from lem.errors import Incomplete, UserError
 from lem.judges.calls import Asking, PlannedCall, pair_calls, rating_calls, rubrics_of
 from lem.judges.grade import Graded, grade
 from lem.judges.manifest import check_pedigree, check_same_judge, remove_unused, write_manifest, write_panel
-from lem.judges.pairs import PREFERENCE
+from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.prompt import template_version
 from lem.judges.protocol import Judge, Reply
 from lem.judges.rubrics import Rubric, read_rubric

@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 
 from lem.errors import DataError
-from lem.judges.pairs import pair_outcomes
+from lem.judges.pairwise.pairs import pair_outcomes
 from lem.judges.panel import PANEL
 from lem.paths import slug
 from lem.records import Judgement, Key

@@ -20,7 +20,7 @@ from lem.errors import UserError
 from lem.judges.calls import benchmark_of, subject_of
 from lem.judges.grade import PAIR_VALUES
 from lem.judges.human import CANNOT_TELL, HUMAN, UNDONE, label_file, read_labels
-from lem.judges.pairs import PREFERENCE, pair_sha, pairs_of
+from lem.judges.pairwise.pairs import PREFERENCE, pair_sha, pairs_of
 from lem.judges.rubrics import Rubric
 from lem.judges.sampling import draw, stratified, usable_records
 from lem.records import Judgement, Key, RunContents, text_sha

@@ -1,4 +1,4 @@
-"""Several judges as one: the mean of their standardised ratings (of comparisons see `lem.judges.panel_pairs`).
+"""Several judges as one: the mean of their standardised ratings (of comparisons see `lem.judges.pairwise.panel`).
 
 A judge's ratings are standardised over the cells that all judges of the panel rated, so that neither a severe judge
 nor one with a wide scale weighs more, and all are counted in standard deviations. A cell that one of them did not

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from lem.judges.pairs import has_answer
+from lem.judges.pairwise.pairs import has_answer
 from lem.records import Record, RunContents
 
 Unit = TypeVar("Unit")

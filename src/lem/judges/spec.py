@@ -13,8 +13,8 @@ from typing import Protocol, Self
 
 from lem.config import load_config, resolve_model
 from lem.errors import UserError
-from lem.judges.access import checked_url
-from lem.judges.budget import Budget
+from lem.judges.backends.access import checked_url
+from lem.judges.backends.budget import Budget
 from lem.judges.protocol import Judge
 
 FORMS = "gemini, gemini:MODEL, openai:MODEL@URL or mlx:PATH, with NAME= before it for a name of its own"
@@ -58,7 +58,7 @@ def parse_spec(text: str) -> JudgeSpec:
         raise UserError(f"--judge {backend}: names no model after the colon; write {FORMS}.")
     url = None
     if backend == "gemini":
-        from lem.judges.gemini import DEFAULT_MODEL
+        from lem.judges.backends.gemini import DEFAULT_MODEL
 
         model = rest or DEFAULT_MODEL
     elif backend == "openai":
@@ -83,17 +83,17 @@ def open_judge(
     if method not in METHODS:
         raise UserError(f"--judge-method must be one of {', '.join(METHODS)} (got '{method}').")
     if spec.backend == "mlx":
-        from lem.judges.local import open_local
+        from lem.judges.backends.local import open_local
 
         return open_local(spec, method=method)
-    from lem.judges.limits import Limits
+    from lem.judges.backends.limits import Limits
 
     limits = Limits(concurrency, timeout_s, budget if budget is not None else Budget())
     if spec.backend == "gemini":
-        from lem.judges.gemini import open_gemini
+        from lem.judges.backends.gemini import open_gemini
 
         return open_gemini(spec.name, spec.model, limits, temperature=temperature)
-    from lem.judges.openai import open_openai
+    from lem.judges.backends.openai import open_openai
 
     return open_openai(spec.name, spec.model, spec.url or "", limits, temperature=temperature)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lem.chat.load import load
 from lem.data.prices import read_prices
-from lem.judges.budget import Budget
+from lem.judges.backends.budget import Budget
 from lem.judges.lineage import LOCAL
 from lem.judges.manifest import check_pedigree
 from lem.judges.spec import JudgeSpec, open_judge

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lem.judges.pairs import PREFERENCE, pair_judges
+from lem.judges.pairwise.pairs import PREFERENCE, pair_judges
+from lem.judges.pairwise.panel import panel_win_rate
+from lem.judges.pairwise.win_rates import win_rate
 from lem.judges.panel import PANEL
-from lem.judges.panel_pairs import panel_win_rate
-from lem.judges.win_rates import win_rate
 from lem.paths import slug
 from lem.records import RunContents, write_atomic
 from lem.records.contents import read_contents

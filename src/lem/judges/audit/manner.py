@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lem.data.items import Item
-from lem.judges.audit_plan import PAIR, RATING, AuditSettings
+from lem.judges.audit.plan import PAIR, RATING, AuditSettings
 from lem.judges.calls import Asking, PlannedCall, benchmark_of, pair_calls, rating_calls
 from lem.judges.protocol import JudgeIdentity
 from lem.judges.rubrics import Rubric, rubrics_for

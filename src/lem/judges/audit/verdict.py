@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lem.judges import canaries
-from lem.judges.audit_measures import ALPHA, POINTS, Measure
-from lem.judges.audit_plan import BETTER, IDENTICAL, INJECTED
+from lem.judges.audit import canaries
+from lem.judges.audit.measures import ALPHA, POINTS, Measure
+from lem.judges.audit.plan import BETTER, IDENTICAL, INJECTED
 
 FEWEST = 5  # units; fewer show nothing, however much they agree
 HUMANS = "humans: alpha"

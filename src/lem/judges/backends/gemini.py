@@ -20,12 +20,19 @@ import httpx
 from pydantic import ValidationError
 
 from lem.errors import UserError
-from lem.judges.access import certificates, checked_url, is_local, portable_schema, read_key, warn_of_clear_text
-from lem.judges.faults import WITHOUT, Passing, Service, fault_of, not_reached
-from lem.judges.limits import Limits
+from lem.judges.backends.access import (
+    certificates,
+    checked_url,
+    is_local,
+    portable_schema,
+    read_key,
+    warn_of_clear_text,
+)
+from lem.judges.backends.faults import WITHOUT, Passing, Service, fault_of, not_reached
+from lem.judges.backends.limits import Limits
+from lem.judges.backends.remote import RemoteJudge
+from lem.judges.backends.remote_pass import Ask
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
-from lem.judges.remote import RemoteJudge
-from lem.judges.remote_pass import Ask
 
 if TYPE_CHECKING:
     from google.genai import errors

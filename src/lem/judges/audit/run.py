@@ -9,15 +9,15 @@ from typing import Any
 
 from lem.data.items import read_run_items
 from lem.errors import UserError
-from lem.judges.agreement import JudgeAgreement, judge_agreement
-from lem.judges.audit import AuditPass, ask_audit, audit_file, write_summary
-from lem.judges.audit_history import Finding, deciding, earlier_findings, findings, refuse_other_judge, scope, standing
-from lem.judges.audit_manner import manner_notes
-from lem.judges.audit_measures import ALPHA, Measure, measures, unscored_reasons
-from lem.judges.audit_plan import RATING, AuditPlan, AuditSettings, plan_audit
-from lem.judges.audit_verdict import HUMANS, Check, Trust, check, sentence, trust
+from lem.judges.audit.agreement import JudgeAgreement, judge_agreement
+from lem.judges.audit.canaries import canaries_sha
+from lem.judges.audit.history import Finding, deciding, earlier_findings, findings, refuse_other_judge, scope, standing
+from lem.judges.audit.manner import manner_notes
+from lem.judges.audit.measures import ALPHA, Measure, measures, unscored_reasons
+from lem.judges.audit.plan import RATING, AuditPlan, AuditSettings, plan_audit
+from lem.judges.audit.replies import AuditPass, ask_audit, audit_file, write_summary
+from lem.judges.audit.verdict import HUMANS, Check, Trust, check, sentence, trust
 from lem.judges.calls import LOCAL, benchmark_of, version_of
-from lem.judges.canaries import canaries_sha
 from lem.judges.human import HumanAgreement, human_agreement, read_labels
 from lem.judges.protocol import Judge, JudgeIdentity, Reply
 from lem.judges.rubrics import Rubric, rubrics_for

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import DataError, ResumeMismatch
-from lem.judges.audit_measures import Measure
-from lem.judges.audit_plan import PAIR, RATING, AuditCall, AuditSettings
-from lem.judges.audit_verdict import HUMANS, Check, Status, check
+from lem.judges.audit.measures import Measure
+from lem.judges.audit.plan import PAIR, RATING, AuditCall, AuditSettings
+from lem.judges.audit.verdict import HUMANS, Check, Status, check
 from lem.judges.calls import Asking
 from lem.judges.manifest import check_same_judge, same_judge
-from lem.judges.pairs import PREFERENCE
+from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.protocol import JudgeIdentity
 from lem.stats import Estimate
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lem.judges.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, outcomes_of
+from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, outcomes_of
+from lem.judges.pairwise.win_rates import WinRate, summarise, units
 from lem.judges.panel import PANEL, judge_dependent
-from lem.judges.win_rates import WinRate, summarise, units
 from lem.records import RunContents
 from lem.stats import Estimate, mean_on_scale, per_probe
 

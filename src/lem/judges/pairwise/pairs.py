@@ -8,7 +8,7 @@ whatever the order was.
     another verdict in the other order      a tie, counted as swap-inconsistent
     one order without a verdict             no outcome, counted with the reason
 
-What a set of outcomes says is `lem.judges.win_rates`.
+What a set of outcomes says is `lem.judges.pairwise.win_rates`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lem.data.items import Item
-from lem.judges import canaries
+from lem.judges.audit import canaries
 from lem.judges.calls import LOCAL, Asking, benchmark_of, prompt_sha, subject_of
 from lem.judges.prompt import Subject, nonce_for, pair_call, rating_call
 from lem.judges.protocol import Call, JudgeIdentity

@@ -23,7 +23,7 @@ from lem.chat.render import Inject, choose_injection
 from lem.config import load_config, resolve_model
 from lem.errors import UserError
 from lem.judges.ancestry import ADAPTER, MODEL, ancestry_of
-from lem.judges.local_prompt import Labelled, labelled, prompt_tokens, verdict_grammar
+from lem.judges.backends.local_prompt import Labelled, labelled, prompt_tokens, verdict_grammar
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
 from lem.judges.spec import METHODS, JudgeSpec
 from lem.paths import display_path

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lem.judges.pair_length import CHARACTERS, TOKENS, LengthControlledWinRate, length_controlled_win_rate
-from lem.judges.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, mean_values, outcomes_of, pairs_of
+from lem.judges.pairwise.length import CHARACTERS, TOKENS, LengthControlledWinRate, length_controlled_win_rate
+from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, mean_values, outcomes_of, pairs_of
 from lem.records import Key, Record, RunContents
 from lem.records.cells import domains_of, sources_of
 from lem.stats import (

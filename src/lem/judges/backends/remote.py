@@ -13,10 +13,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from lem.judges.faults import Service
-from lem.judges.limits import Limits
+from lem.judges.backends.faults import Service
+from lem.judges.backends.limits import Limits
+from lem.judges.backends.remote_pass import Connect, Pass
 from lem.judges.protocol import Call, JudgeIdentity, Reply
-from lem.judges.remote_pass import Connect, Pass
 
 THREAD = "lem-judge"
 

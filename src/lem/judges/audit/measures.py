@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from lem.judges import canaries
-from lem.judges.audit import AuditRow
-from lem.judges.audit_plan import (
+from lem.judges.audit import canaries
+from lem.judges.audit.plan import (
     AGAIN,
     BETTER,
     CONTENT,
@@ -28,7 +27,8 @@ from lem.judges.audit_plan import (
     REFERENCE,
     WORSE,
 )
-from lem.judges.pairs import PREFERENCE
+from lem.judges.audit.replies import AuditRow
+from lem.judges.pairwise.pairs import PREFERENCE
 from lem.stats import Estimate, headline, keep_on_scale, krippendorff_alpha, rate
 
 ALL = "all"

@@ -11,8 +11,8 @@ from dataclasses import replace
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from lem.errors import UserError
-from lem.judges.faults import BadCall, Passing, Service, not_reached
-from lem.judges.limits import Limits
+from lem.judges.backends.faults import BadCall, Passing, Service, not_reached
+from lem.judges.backends.limits import Limits
 from lem.judges.protocol import Call, Ending, Reply
 
 # A connection opens in the running event loop and gives the function that asks one call.

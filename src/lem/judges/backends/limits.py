@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from lem.judges.budget import Budget
+from lem.judges.backends.budget import Budget
 
 
 @dataclass(frozen=True)

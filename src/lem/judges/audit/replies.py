@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import DataError
-from lem.judges.audit_plan import PAIR, AuditCall
+from lem.judges.audit.plan import PAIR, AuditCall
 from lem.judges.calls import version_of
 from lem.judges.grade import PAIR_VALUES
-from lem.judges.pairs import PREFERENCE
+from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.parse import read_verdict
 from lem.judges.protocol import Ending, Judge, JudgeIdentity, Reply
 from lem.paths import slug

@@ -20,12 +20,12 @@ import httpx
 from pydantic import ValidationError
 
 from lem.errors import UserError
-from lem.judges.access import certificates, is_local, portable_schema, read_key, warn_of_clear_text
-from lem.judges.faults import WITHOUT, Passing, Service, fault_of, no_such_model, not_reached
-from lem.judges.limits import Limits
+from lem.judges.backends.access import certificates, is_local, portable_schema, read_key, warn_of_clear_text
+from lem.judges.backends.faults import WITHOUT, Passing, Service, fault_of, no_such_model, not_reached
+from lem.judges.backends.limits import Limits
+from lem.judges.backends.remote import RemoteJudge
+from lem.judges.backends.remote_pass import Ask
 from lem.judges.protocol import Call, Ending, JudgeIdentity, Reply
-from lem.judges.remote import RemoteJudge
-from lem.judges.remote_pass import Ask
 
 VARIABLE = "OPENAI_API_KEY"
 # Reasoning counts against max_completion_tokens; a model that wants that name gets this much more.
