@@ -17,6 +17,8 @@ import pytest
 from trainings import go, rows
 
 from holding import Hold, hold_at
+from lem.errors import Incomplete
+from lem.training import loop
 from lem.training.checkpoint import read_checkpoint
 from lem.training.prepare import machine_facts
 from lem.training.ranks import Ranks, here
@@ -130,24 +132,56 @@ class Group:
         return 2
 
 
+def beside(monkeypatch: pytest.MonkeyPatch, *sent: Any) -> None:
+    """Another process that sends these vectors, one to a sum, each between the two ones that say it is there."""
+    left = [mx.array(np.concatenate([[1], vector, [1]]).astype(np.int32)) for vector in sent]
+    monkeypatch.setattr(mx.distributed, "all_sum", lambda array, **options: array + left.pop(0))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_firsts_value_reaches_the_others(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     value = {"step": 50, "loss": 1 / 3, "name": "\u00e9", "none": None}
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
-    firsts = [mx.array([len(text)], mx.int32), mx.array(text)]
-
-    def all_sum(array: mx.array, **options: Any) -> mx.array:
-        return array if rank == 0 else array + firsts.pop(0)
-
-    monkeypatch.setattr(mx.distributed, "all_sum", all_sum)
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    beside(monkeypatch, *([[0], np.zeros(len(text))] if rank == 0 else [[len(text)], text]))
     assert Ranks(Group(rank)).from_first(value if rank == 0 else None) == value
 
 
-@pytest.mark.parametrize("others", [0.0, 1.0])
-def test_what_one_process_was_told_all_know(others: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx.distributed, "all_sum", lambda array, **options: array + others)
-    assert Ranks(Group(1)).any(True)
-    assert Ranks(Group(1)).any(False) is bool(others)
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_one_process_was_told_all_know(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside(monkeypatch, [others], [others], [others])
+    ranks = Ranks(Group(1))
+    assert ranks.any(True)
+    assert ranks.any(False) is bool(others)
+    ranks.check()
+
+
+@pytest.mark.parametrize("summed", ["gradient", "evaluate_sum"])
+def test_a_step_without_its_peer_leaves_no_checkpoint(
+    summed: str, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In step 4 the peer is gone, and what a sum returns is this process's own share."""
+    gone, n_done = False, 0
+    real = getattr(loop, summed)
+
+    def all_sum(array: Any, **options: Any) -> Any:
+        return array if gone else array + array
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal gone, n_done
+        n_done += 1
+        gone = n_done == (4 if summed == "gradient" else 5)  # the first validation is that of step 0
+        return real(*args, **options)
+
+    monkeypatch.setattr(mx.distributed, "all_sum", all_sum)
+    monkeypatch.setattr(mx.distributed, "init", lambda *args, **options: Group(0))
+    monkeypatch.setattr(loop, summed, counted)
+    every = {"save_every": 1, "validate_every": 1 if summed == "evaluate_sum" else 10}
+    with pytest.raises(Incomplete, match="another rank ended"):
+        go(base, data, tmp_path / "a", TrainingSettings(**{**RECIPE, **every}))
+    left = read_checkpoint(tmp_path / "a")
+    assert left is not None
+    assert left.progress.step == 3
+    assert [row["iteration"] for row in rows(tmp_path / "a", "valid")][-1] < 4
 
 
 def test_a_process_that_waits_for_another_can_be_ended() -> None:

@@ -6,7 +6,7 @@ tasks as it gains probes. The settings are the published ones (temperature 0.3, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from lem.chat.generate import GenerationSettings
 from lem.data import Probe
 from lem.data.items import Item, grow_items, items_text, read_run_items
 from lem.errors import ResumeMismatch, UserError
-from lem.records import Record, text_sha
+from lem.records import text_sha
 from lem.runs.conduct import conduct
 from lem.runs.execute import Outcome
 from lem.runs.plan import Arm, Form, RunPlan
-from lem.runs.shards import ALONE, Ranks
 
 KIND = "eval"
 TEMPERATURE = 0.3
@@ -75,21 +74,12 @@ def benchmark_plan(
     )
 
 
-def run_benchmarks(
-    plan: RunPlan,
-    output: Path,
-    *,
-    ranks: Ranks = ALONE,
-    on_start: Callable[[int, int], None] = lambda total, missing: None,
-    on_record: Callable[[Record], None] = lambda record: None,
-    on_load: Callable[[str], None] = lambda what: None,
-) -> Outcome:
-    """Execute a plan into a run directory, resuming what is there; arguments, result and errors as in `conduct`.
+def run_benchmarks(plan: RunPlan, output: Path, **options: Any) -> Outcome:
+    """Execute a plan into a run directory, resuming what is there; options, result and errors as in `conduct`.
 
     Raises: ResumeMismatch also for items that the plan leaves out as contaminated and the run holds already.
     """
-    plan = _with_stored(plan, output)
-    return conduct(plan, output, KIND, ranks=ranks, on_start=on_start, on_record=on_record, on_load=on_load)
+    return conduct(_with_stored(plan, output), output, KIND, **options)
 
 
 def _count(items: Sequence[Item]) -> dict[str, Any]:

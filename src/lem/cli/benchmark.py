@@ -147,7 +147,7 @@ def output_paths(config: Config, plan: RunPlan, output: str | None) -> tuple[Pat
     return runs / path.stem, path
 
 
-def execute_with_progress(plan: RunPlan, run: Path, execute: Callable[..., Any] | None = None) -> bool:
+def execute_with_progress(plan: RunPlan, run: Path, execute: Callable[..., object] | None = None) -> bool:
     """Run the plan with a progress bar over its cells; under `mlx.launch` its ranks share the work.
 
     Args:  execute: what executes plans of this kind; default: that of A/B runs.
@@ -156,12 +156,13 @@ def execute_with_progress(plan: RunPlan, run: Path, execute: Callable[..., Any] 
     from lem.ab.benchmark import run_benchmark
     from lem.runs.shards import here
 
-    ranks, execute = here(), execute or run_benchmark
+    ranks = here()
+    conducted: Callable[..., object] = execute or run_benchmark
     if not ranks.first:
-        execute(plan, run, ranks=ranks)
+        conducted(plan, run, ranks=ranks)
         return False
     with answer_progress(len(plan.arms) * len(plan.probes) * plan.repeats) as callbacks:
-        execute(plan, run, ranks=ranks, **callbacks)
+        conducted(plan, run, ranks=ranks, **callbacks)
     return True
 
 

@@ -22,12 +22,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from lem.errors import Incomplete, UserError
+from lem.errors import UserError
 from lem.records import Key, Record, RunDirectory, RunInfo
 from lem.records.rank_files import merge_rank_files, rank_file, read_rank_files, read_records
 from lem.records.run import read_manifest
 from lem.records.store import JsonlStore, is_locked, lock_file
 from lem.runs.execute import PlannedRequest, missing_groups
+from lem.runs.ring import sum_over_ranks
 
 _POLL_S = 0.2
 
@@ -50,25 +51,12 @@ class Ranks:
         if self.size == 1:
             return [value]
         text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
-        lengths = self._sum(np.where(np.arange(self.size) == self.rank, len(text), 0))
+        lengths = sum_over_ranks(np.where(np.arange(self.size) == self.rank, len(text), 0), self.group)
         ends = np.cumsum(lengths)
         whole = np.zeros(int(ends[-1]))
         whole[ends[self.rank] - len(text) : ends[self.rank]] = text
-        parts = np.split(self._sum(whole).astype(np.uint8), ends[:-1])
+        parts = np.split(sum_over_ranks(whole, self.group).astype(np.uint8), ends[:-1])
         return [json.loads(part.tobytes()) for part in parts]
-
-    def _sum(self, values: Any) -> Any:
-        """Sum over the ranks, between two ones: without a peer the ring may raise, or return what is no sum at all."""
-        numbers = mx.array(np.concatenate([[1], values, [1]]).astype(np.int32))
-        try:
-            total = np.array(mx.distributed.all_sum(numbers, group=self.group, stream=mx.cpu))
-        except RuntimeError:
-            total = np.zeros(2)
-        if total[0] != self.size or total[-1] != self.size:
-            raise Incomplete(
-                "another rank ended before the work began; mend what it reported and run the same command again."
-            )
-        return total[1:-1]
 
 
 ALONE = Ranks()

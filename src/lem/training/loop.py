@@ -144,6 +144,7 @@ class Training:
             self.model, self.head, self.schedule.micro_batches(step, ranks.rank, ranks.size), n_tokens,
             settings.grad_clip, lambda micro: step_seed(settings.seed, step, micro, ranks.rank), ranks.group,
         )  # fmt: skip
+        ranks.check()
         rate = learning_rate(settings, step, settings.iters) * progress.rate_factor
         progress.step = step
         if not found.finite:
@@ -188,6 +189,7 @@ class Training:
         if self.data.valid is not None and self._due(self.settings.validate_every):
             rows = self.data.valid.rows
             total = evaluate_sum(self.model, self.head, rows, self.settings.batch_size, self.ranks.group)
+            self.ranks.check()
             if not math.isfinite(total):
                 raise NotFinite("the validation loss was not finite")
             n_tokens = sum(row.n_reply for row in rows)

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_unflatten
 
+from lem.runs.ring import sum_over_ranks
 from lem.training.methods import flat
 
 
@@ -34,24 +35,26 @@ class Ranks:
         return (signal.SIGINT,)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether the flag is set in any process.   Raises: Incomplete if one of them is gone."""
         if self.group is None:
             return flag
-        return bool(mx.distributed.all_sum(mx.array(float(flag)), group=self.group, stream=mx.cpu).item())
+        return bool(sum_over_ranks(np.array([flag]), self.group)[0])
+
+    def check(self) -> None:
+        """Make sure that all processes are there: a sum of gradients or losses does not say so itself.
+
+        Raises: Incomplete if one is gone.
+        """
+        self.any(False)
 
     def from_first(self, value: Any) -> Any:
-        """The first process's value in all of them; anything that JSON can hold."""
+        """The first process's value in all of them; anything that JSON can hold.   Raises: Incomplete as `any`."""
         if self.group is None:
             return value
-        text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32) if self.first else np.zeros(0)
-        size = self._sum(np.array([len(text)]))[0]
-        whole = self._sum(text if self.first else np.zeros(size))
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8) if self.first else np.zeros(0)
+        size = sum_over_ranks(np.array([len(text)]), self.group)[0]
+        whole = sum_over_ranks(text if self.first else np.zeros(size), self.group)
         return json.loads(bytes(whole.astype(np.uint8)).decode())
-
-    def _sum(self, values: Any) -> Any:
-        return np.array(
-            mx.distributed.all_sum(mx.array(values.astype(np.int32)), group=self.group, stream=mx.cpu)
-        )  # fmt: skip
 
     def share_weights(self, model: Any, optimizer: Any) -> None:
         """Give every process the first one's trainable weights and optimiser state."""
