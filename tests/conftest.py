@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT_VARIABLES = {"LEM_CI", "LEM_REFERENCE", "LEM_NO_OPENBLAS", "LEM_PYTHON"}
@@ -18,6 +19,10 @@ KEPT_VARIABLES = {"LEM_CI", "LEM_REFERENCE", "LEM_NO_OPENBLAS", "LEM_PYTHON"}
 for _name in [name for name in os.environ if name.startswith("LEM_") and name not in KEPT_VARIABLES]:
     del os.environ[_name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# How long one example takes says how busy the machine is, and nothing about what a test proves.
+settings.register_profile("tests", settings(), deadline=None)
+settings.load_profile("tests")
 
 
 class NetworkBlocked(RuntimeError):

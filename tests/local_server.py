@@ -1,10 +1,12 @@
-"""A local HTTP server for a test: up while the block runs, gone with its threads afterwards."""
+"""A local HTTP server for a test, up while the block runs, and ports for servers that are told theirs."""
 
 from __future__ import annotations
 
+import random
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -21,3 +23,21 @@ def local_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         httpd.shutdown()
         httpd.server_close()
         thread.join()
+
+
+def free_ports(n: int = 1) -> int:
+    """The first of so many ports in a row that nobody listens on, for a process that is started with them.
+
+    They lie below those that a system hands out by itself, and are drawn anew each time, whatever seed a test has set:
+    so nobody else is likely to take one before that process does.
+    """
+    draw = random.SystemRandom()
+    while True:
+        first = draw.randrange(15_000, 32_000)
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + n):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+        return first

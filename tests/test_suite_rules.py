@@ -27,7 +27,8 @@ def run_suite(folder: Path, text: str, **variables: str) -> tuple[int, str]:
     tests.mkdir(parents=True)
     (tests / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
     (tests / "test_it.py").write_text(text)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LEM_")}
+    # Options for the suite that runs now (PYTEST_ADDOPTS, say, with workers) are not meant for the made-up one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LEM_", "PYTEST_"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, cwd=folder)
     return done.returncode, done.stdout + done.stderr

@@ -15,6 +15,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from holding import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts")]
 try:
@@ -26,9 +28,9 @@ finally:
 VERSION = "{}.{}".format(*sys.version_info[:2])
 # What the fake installer does when it is called: a module in place of pip or uv, driven by variables.
 FAKE_UV = """#!/bin/sh
-echo "$@" >>"$FAKE_CALLS"
 echo "${FAKE_OUTPUT:-Resolved 2 packages in 1ms}"
-if [ -n "$FAKE_SLEEP" ]; then sleep "$FAKE_SLEEP"; fi
+echo "$@" >>"$FAKE_CALLS"
+while [ -n "$FAKE_HOLD" ] && [ -e "$FAKE_HOLD" ]; do sleep 0.05; done
 exit "${FAKE_EXIT:-0}"
 """
 
@@ -248,21 +250,33 @@ def test_a_missing_lock_file_or_a_file_in_the_way_is_one_sentence(
 
 
 def test_a_second_start_waits_for_the_installer_even_when_the_first_start_was_killed(
-    checkout: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = "import sys; sys.path.insert(0, sys.argv[1]); import bootstrap; bootstrap.prepare(sys.argv[2], sys.argv[3])"
     command = [sys.executable, "-c", start, str(ROOT / "scripts"), str(checkout), bootstrap.BASE_LOCK]
-    first = subprocess.Popen(command, env={**os.environ, "FAKE_SLEEP": "2"}, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not calls.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
-    with open(checkout / ".venv" / bootstrap_install.LOCK) as lock, pytest.raises(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert bootstrap.INCOMPLETE in state(checkout)
-    bootstrap.prepare(str(checkout), bootstrap.BASE_LOCK)
+    hold, said = tmp_path / "hold", []  # the installer works for as long as the file is there
+    hold.touch()
+
+    def say(message: str) -> None:
+        said.append(message)
+        hold.unlink(missing_ok=True)
+
+    try:
+        first = subprocess.Popen(command, env={**os.environ, "FAKE_HOLD": str(hold)}, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + PATIENCE_S
+        while not calls.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        first.kill()
+        first.wait()
+        with open(checkout / ".venv" / bootstrap_install.LOCK) as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert bootstrap.INCOMPLETE in state(checkout)
+        monkeypatch.setattr(bootstrap_install, "say", say)
+        bootstrap.prepare(str(checkout), bootstrap.BASE_LOCK)
+    finally:
+        hold.unlink(missing_ok=True)
+    assert said[0] == "another start is setting up .venv; waiting for it to end."
     assert len(calls.read_text().splitlines()) == 2
     assert bootstrap.is_fresh(str(checkout), bootstrap.BASE_LOCK)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holding import Hold, hold_at
+from holding import PATIENCE_S, Hold, hold_at
 from lem.cli.main import main
 from small_plan import write_kernel, write_probes
 
@@ -97,9 +97,9 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    """Wait for the end of a process, which comes within two minutes or by force."""
+    """Wait for the end of a process, which comes within five minutes or by force."""
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=3 * PATIENCE_S)
     finally:
         process.kill()
     return Result(process.returncode, out, err)
@@ -128,22 +128,24 @@ def signal_at(
 
 def children(pid: int) -> set[int]:
     """Process ids of a process's living children (Linux; empty elsewhere)."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.add(int(path.parent.name))
-    return found
+    everyone = {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+    return {other for other in everyone if _living(other) == pid}
+
+
+def _living(pid: int) -> int | None:
+    """The parent of a process that lives; None for one that ended, if only its parent has not been told yet."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[1])
 
 
 def gone(pids: set[int]) -> bool:
-    """Whether all of these processes end within twenty seconds."""
-    until = time.monotonic() + 20
+    """Whether all of these processes end, given time."""
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if all(_living(pid) is None for pid in pids):
             return True
         time.sleep(0.05)
     return False

@@ -23,6 +23,7 @@ class JudgingServer:
 
     `prompts` are the user turns in the order they came, `items` the nonces of their calls. `spoil` maps a text that a
     prompt may hold to what goes wrong with its reply; `say` gives the values of a verdict, from prompt and schema.
+    `over` is set when the server goes; a call that is to time out gets no answer before.
     """
 
     url: str = ""
@@ -32,6 +33,7 @@ class JudgingServer:
     spoil: Mapping[str, str] = field(default_factory=dict)
     say: Say = lambda prompt, properties: {}
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def spec(self) -> str:
@@ -50,7 +52,7 @@ class JudgingServer:
         if kind == "failed":
             return 400, {"error": {"message": "not this one", "type": "invalid_request_error", "param": None}}
         if kind == "timed out":
-            time.sleep(0.7)
+            self.over.wait()
         defaults = {"item": properties["item"]["enum"][0], "rationale": "so", "verdict": "tie"}
         verdict = {name: defaults.get(name, 1 + len(prompt) % 10) for name in properties}
         text = json.dumps({**verdict, **self.say(prompt, properties)})
@@ -98,4 +100,7 @@ def judging_server(**options: Any) -> Iterator[JudgingServer]:
 
     with local_server(Handler) as address:
         state.url = f"{address}/v1"
-        yield state
+        try:
+            yield state
+        finally:
+            state.over.set()

@@ -71,7 +71,7 @@ def test_together_is_one_call_an_answer(lem: Lem, server: JudgingServer, run: Pa
     ("kind", "reason"),
     [("unparsable", "unparsable"), ("blocked", "blocked"), ("truncated", "truncated"), ("refused", "refused"),
      ("failed", "failed: HTTP 400: Error code: 400 - not this one"),
-     ("timed out", "failed: no reply within 0.5 s (1 attempts)")],
+     ("timed out", "failed: no reply within 4 s (1 attempts)")],
 )  # fmt: skip
 def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     lem: Lem, server: JudgingServer, run: Path, kind: str, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +81,8 @@ def test_what_is_no_verdict_is_counted_by_arm_and_no_part_of_a_mean(
     monkeypatch.setattr(Patience.__init__, "__defaults__", (1, *(Patience.__init__.__defaults__ or ())[1:]))
     server.say = lambda prompt, properties: {"safety": 9} if "safety" in properties else {}
     server.spoil = {"An answer to d1, the 1. of them.": kind}
-    done = grade(lem, server, run, *SAFETY, "--timeout", 0.5)
+    # Where one reply never comes, the others must be there in time; elsewhere nothing has to be quick.
+    done = grade(lem, server, run, *SAFETY, *(("--timeout", 4) if kind == "timed out" else ()))
     lost = kind in ("failed", "timed out")
     assert done.code == (3 if lost else 0), done
     assert ("1 judge calls failed and 0 were not made; run the same command again" in done.err) == lost

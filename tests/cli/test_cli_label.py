@@ -21,6 +21,7 @@ import pytest
 from command_line import run_in_process
 from rich.text import Text
 
+from holding import PATIENCE_S
 from lem.cli.label import verdict_of
 from lem.cli.label_screen import DOWN, PAGE_DOWN, UP, keys_of, safe, screen, task_lines
 from lem.judges.labelling import LabelTask
@@ -63,12 +64,12 @@ class Session:
         fcntl.ioctl(self.near, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait_for(self, text: str) -> str:
-        """What is on the screen once it shows the text.   Raises: AssertionError after a minute."""
+        """What is on the screen once it shows the text.   Raises: AssertionError if it never does."""
         return self.wait_until(lambda page: text in page)
 
     def wait_until(self, holds: Callable[[str], bool]) -> str:
         """What is on the screen, without escape sequences, once it is drawn whole and this holds of it."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while not (self.drawn and holds(self.page)) and time.monotonic() < until:
             if select.select([self.near], [], [], 0.1)[0]:
                 try:
@@ -94,7 +95,7 @@ class Session:
 
     def end(self) -> tuple[int, str]:
         """Exit code and standard error."""
-        _, err = self.process.communicate(timeout=60)
+        _, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, err.decode()
 
     def close(self) -> None:
@@ -204,6 +205,7 @@ def test_a_line_that_goes_away_loses_no_label(tmp_path: Path, sessions: Any) -> 
     session.press("2")
     session.wait_for("2 of 4")
     session.process.kill()
+    session.process.wait()  # its lock goes with it, and not before
     assert [row["value"] for row in labels(run)] == [2.0]
     again = sessions(run, "--n", 4, "--labeller", "ada", "--dimension", "truthfulness")
     again.wait_for("2 of 4")

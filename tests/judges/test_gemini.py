@@ -175,7 +175,7 @@ def test_after_six_attempts_the_reply_is_failed_and_the_next_call_is_asked(monke
 def test_a_timeout_is_retried_by_us_only(monkeypatch: pytest.MonkeyPatch) -> None:
     never, waiting = threading.Event(), Waiting()
     with gemini({"q": [Answer(hold=never)]}) as server:
-        reply = ask_all(opened(server, monkeypatch, waiting, timeout_s=0.2), ["q"])["q"]
+        reply = ask_all(opened(server, monkeypatch, waiting, timeout_s=0.5), ["q"])["q"]
         never.set()
     assert reply.ending is Ending.FAILED
     assert "no reply" in (reply.error or "")

@@ -212,7 +212,7 @@ def test_429_with_retry_after_then_500_then_success() -> None:
 def test_a_timeout_is_retried_by_us_only() -> None:
     never, waiting = threading.Event(), Waiting()
     with openai({"q": [Answer(hold=never)]}) as server:
-        reply = ask_all(opened(server, waiting, timeout_s=0.2), ["q"])["q"]
+        reply = ask_all(opened(server, waiting, timeout_s=0.5), ["q"])["q"]
         never.set()
     assert reply.ending is Ending.FAILED
     assert len(waiting.slept) == 5

@@ -40,14 +40,23 @@ def done(one: Call, read: int = 100, written: int = 10) -> Reply:
     return Reply(one.id, Ending.COMPLETE, "{}", None, "m", read, written)
 
 
+async def until_three(three: asyncio.Event, under_way: int) -> None:
+    """Hold calls until three are under way, which takes as long as the replies before are not taken."""
+    if under_way == 3:
+        three.set()
+    await asyncio.wait_for(three.wait(), 30)
+
+
 def test_the_first_call_goes_alone_then_as_many_as_asked_for() -> None:
-    under_way, most, order = 0, [0, 0], []
+    under_way, most, order, three = 0, [0, 0], [], asyncio.Event()
 
     async def ask(one: Call) -> Reply:
         nonlocal under_way
         under_way += 1
         phase = 0 if not order else 1
         most[phase] = max(most[phase], under_way)
+        if phase:
+            await until_three(three, under_way)
         for _ in range(20):
             await asyncio.sleep(0)
         order.append(one.id)
@@ -175,13 +184,15 @@ def test_a_first_call_that_is_refused_fails_alone() -> None:
 
 
 def test_calls_go_one_by_one_until_one_is_answered() -> None:
-    most, under_way, answered = [0, 0], 0, 0
+    most, under_way, answered, three = [0, 0], 0, 0, asyncio.Event()
 
     async def ask(one: Call) -> Reply:
         nonlocal under_way, answered
         under_way += 1
         phase = min(answered, 1)
         most[phase] = max(most[phase], under_way)
+        if phase:
+            await until_three(three, under_way)
         for _ in range(9):
             await asyncio.sleep(0)
         under_way -= 1

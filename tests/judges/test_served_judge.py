@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +14,15 @@ from urllib.error import URLError
 import pytest
 from asking import call
 
+from holding import PATIENCE_S
 from lem.judges.backends.budget import Budget
 from lem.judges.protocol import Ending
 from lem.judges.spec import open_judge, parse_spec
+from local_server import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "lem-nano"
 BLAS = Path("/usr/lib/x86_64-linux-gnu/libopenblas.so.0")
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 def answers(url: str) -> bool:
@@ -40,9 +36,7 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of mlx_lm.server while it runs."""
-    import time
-
-    port = free_port()
+    port = free_ports()
     log = tmp_path_factory.mktemp("served") / "log"
     cache = tmp_path_factory.mktemp("hub")  # the server lists what lies in the hub's cache
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
@@ -52,15 +46,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         try:
-            for _ in range(600):
-                if process.poll() is not None or answers(f"http://127.0.0.1:{port}/health"):
-                    break
+            until = time.monotonic() + PATIENCE_S
+            while not answers(f"http://127.0.0.1:{port}/health"):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
                 time.sleep(0.1)
-            assert process.poll() is None, log.read_text()
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            process.terminate()
-            process.wait(30)
+            process.kill()
+            process.wait()
 
 
 def test_a_served_model_judges_over_http(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser_page import ARGUMENTS, CHROMIUM_NAMES
+from browser_page import ARGUMENTS, CHROMIUM_NAMES, PATIENCE_MS
 from small_run import ARMS, N_PROBES, SmallRun, load, probe_id, probes, record_of, score_of, write_run, write_scores
 from small_training import write_training
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for one file: while it runs, no other test of this process can start an event loop (`asyncio.run`)."""
     api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
     with api.sync_playwright() as playwright:
         installed = [shutil.which(name) for name in CHROMIUM_NAMES] + [playwright.chromium.executable_path]
@@ -31,7 +32,9 @@ def browser() -> Iterator[Browser]:
             pytest.skip("needs the system package chromium")
         # Not the BLAS that ./lem preloads: Chromium ends at its first page with a foreign library in it.
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, env=environment)
+        found = playwright.chromium.launch(
+            executable_path=chromium, args=ARGUMENTS, env=environment, timeout=PATIENCE_MS
+        )
         yield found
         found.close()
 

@@ -181,6 +181,8 @@ def test_probes_that_moved_most_are_links_to_their_answers(browser: Browser, run
     worst = next(row for row in written["contrasts"] if row["treatment"] == "json")["best"][0]["probe_id"]
     view.page.locator("#findings summary", has_text="Probes that moved most").first.click()
     view.page.locator("#findings .moved a", has_text=worst).first.click()
+    # The page follows a link a moment after the click, when the browser tells it of the new address.
+    view.page.wait_for_function("document.activeElement.id === 'probe-title'")
     view.settle()
     assert (view.title(), focused(view)) == (worst, "probe-title")
     assert view.complaints == []

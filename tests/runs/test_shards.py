@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from ranks_at_work import the_plan, write_files
 
-from holding import Hold, hold_at
+from holding import PATIENCE_S, Hold, hold_at
 from lem.errors import UserError
 from lem.records import Key, RunInfo
 from lem.records.rank_files import rank_file, read_all_records
@@ -25,11 +24,13 @@ from lem.records.run import read_manifest
 from lem.records.store import lock_file
 from lem.runs.conduct import conduct
 from lem.runs.shards import ALONE, Ranks, here, share_out
+from local_server import free_ports
 from small_plan import bytes_of, cells, rows_of
 from tiny import make_model
 
 HERE = Path(__file__).parent
 N_CELLS = 20
+LONGEST_S = 3 * PATIENCE_S  # for two processes that share a core with others
 # What may differ between two runs of one plan: when, under which name, on which machine.
 FACTS = {"run_id", "created", "updated", "device", "versions"}
 
@@ -64,14 +65,15 @@ def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subproce
     write_files(tmp_path)
 
     def start(*options: str, hold: Hold | None = None) -> subprocess.Popen[str]:
-        port = 40_000 + (os.getpid() * 7 + time.monotonic_ns() // 1000) % 20_000
         command = [
             str(Path(sys.executable).with_name("mlx.launch")), "-n", "2", "--backend", "ring", "--starting-port",
-            str(port), "--", sys.executable, str(HERE / "ranks_at_work.py"), str(tmp_path), str(model), *options,
+            str(free_ports(2)), "--", sys.executable, str(HERE / "ranks_at_work.py"), str(tmp_path), str(model), *options,
         ]  # fmt: skip
         return subprocess.Popen(
             command, text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent), **(hold.environment if hold else {})},
+            env={
+                **os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(tmp_path), **(hold.environment if hold else {})
+            },
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
@@ -100,14 +102,14 @@ def assert_whole(run: Path, whole: Path) -> None:
 
 
 def test_two_ranks_do_what_one_process_does(launch: Any, whole: Path, tmp_path: Path) -> None:
-    out, said = launch().communicate(timeout=180)
+    out, said = launch().communicate(timeout=LONGEST_S)
     found = reports(out)
     assert set(found) == {0, 1}, said
     assert_whole(tmp_path / "run", whole)
     assert found[0]["written"] == N_CELLS, "rank 0 speaks for the whole run"
     assert 8 <= found[1]["written"] <= 12, "rank 1 took its part"
     assert "Warning" not in said
-    out, said = launch().communicate(timeout=180)
+    out, said = launch().communicate(timeout=LONGEST_S)
     again = reports(out)
     assert set(again) == {0, 1}, said
     assert (again[0]["written"], again[0]["reused"], again[1]["written"]) == (0, N_CELLS, 0)
@@ -120,7 +122,7 @@ def test_a_killed_rank_loses_nothing(launch: Any, whole: Path, model: Path, tmp_
     hold = hold_at(file, 2)
     process = launch(hold=hold)
     hold.signal(process, lambda: os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL))
-    _, said = process.communicate(timeout=180)
+    _, said = process.communicate(timeout=LONGEST_S)
     assert "Node with rank 1 exited with code -9" in said
     kept = stored(run)
     assert 2 <= kept < N_CELLS
@@ -130,7 +132,7 @@ def test_a_killed_rank_loses_nothing(launch: Any, whole: Path, model: Path, tmp_
             torn.write('{"schema": 1, "run_id": "r')
         assert len(read_all_records(run)) == kept
     if ranks_after == 2:
-        written = reports(launch().communicate(timeout=180)[0])[0]["written"]
+        written = reports(launch().communicate(timeout=LONGEST_S)[0])[0]["written"]
     else:
         with warnings.catch_warnings(action="ignore"):  # of the torn line
             written = conduct(the_plan(tmp_path, str(model)), run, "benchmark").written
@@ -144,10 +146,10 @@ def test_all_ranks_killed_in_the_middle_go_on(launch: Any, whole: Path, tmp_path
         hold = hold_at(run / "records*.jsonl", n_lines)
         process = launch(hold=hold)
         hold.signal(process, lambda group=process.pid: os.killpg(group, signal.SIGKILL), n_held=2)
-        process.communicate(timeout=180)
+        process.communicate(timeout=LONGEST_S)
         assert len(read_all_records(run)) == n_kept
     assert read_manifest(run).status == "running"
-    _, said = launch().communicate(timeout=180)
+    _, said = launch().communicate(timeout=LONGEST_S)
     assert "Traceback" not in said, said
     assert_whole(run, whole)
 
@@ -157,7 +159,7 @@ def test_ctrl_c_ends_all_ranks_and_loses_nothing(launch: Any, whole: Path, model
     hold = hold_at(run / "records*.jsonl", 3)
     process = launch(hold=hold)
     hold.signal(process, lambda: os.killpg(process.pid, signal.SIGINT), n_held=2)
-    process.communicate(timeout=180)
+    process.communicate(timeout=LONGEST_S)
     kept = len(read_all_records(run))
     assert 3 <= kept < N_CELLS
     assert read_manifest(run).status == "incomplete"
@@ -174,7 +176,7 @@ def test_ctrl_c_ends_all_ranks_and_loses_nothing(launch: Any, whole: Path, model
     ],
 )
 def test_ranks_that_do_not_agree_are_refused(launch: Any, tmp_path: Path, option: str, sentence: str) -> None:
-    _, said = launch(option).communicate(timeout=180)
+    _, said = launch(option).communicate(timeout=LONGEST_S)
     assert "Error: rank 1: " in said
     assert sentence in said
     assert "Traceback" not in said, said

@@ -105,10 +105,10 @@ def test_fast_scorer_is_several_times_faster_than_one_pass_a_signal() -> None:
     def best(function: Any) -> float:
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.thread_time()  # of this thread alone, whatever else the machine does
             for _ in range(20):
                 function(text)
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
         return min(times)
 
     assert best(v2.score) * 3 < best(v2.score_plain)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from trainings import QUICK, Killed, go, killed_at
 
+from holding import PATIENCE_S
 from lem.training import child
 from lem.training.child import ChildKilled, device_error, supervise
 
@@ -55,20 +56,31 @@ def test_a_signal_is_a_sentence_with_the_checkpoint(
     assert ". " not in str(error.value)
 
 
-def test_a_signal_to_the_parent_goes_to_the_child(as_child: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_parent_goes_to_the_child(
+    as_child: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGTERM is handed on; Ctrl-C, which the terminal sends to both, only makes the parent wait."""
     earlier = signal.getsignal(signal.SIGTERM)
     as_child.write_text(f"#!/bin/sh\ntrap 'exit 3' TERM\ntouch {tmp_path}/up\nwhile :; do sleep 0.05; done\n")
-    up = tmp_path / "up"
+    up, waits, main = tmp_path / "up", threading.Semaphore(0), threading.main_thread().ident or 0
+
+    class Watched(subprocess.Popen[bytes]):
+        """Tells when the parent begins to wait: a signal before would end the parent, and so the tests."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            waits.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
 
     def send() -> None:
         while not up.exists():
-            pass
-        os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            waits.acquire()
+            signal.pthread_kill(main, number)
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     assert supervise(["train"], tmp_path) == 3
     thread.join()
@@ -88,7 +100,7 @@ def test_the_child_ends_when_its_pipe_closes() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.2)
         process.stdin.close()
-        assert process.wait(20) == 3
+        assert process.wait(PATIENCE_S) == 3
 
 
 def test_only_errors_of_the_device_are_sentences() -> None:

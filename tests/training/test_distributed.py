@@ -16,18 +16,20 @@ import numpy as np
 import pytest
 from trainings import go, rows
 
-from holding import Hold, hold_at
+from holding import PATIENCE_S, Hold, hold_at
 from lem.errors import Incomplete
 from lem.training import loop
 from lem.training.checkpoint import read_checkpoint
 from lem.training.prepare import machine_facts
 from lem.training.ranks import Ranks, here
 from lem.training.settings import TrainingSettings
+from local_server import free_ports
 
 # Five rows, four to a step: every other step has one row, of which the second process gets none.
 PAIRS = [
     ("One?", "Aye."), ("Two, then?", "Never."), ("And what of three?", "Perhaps."), ("Four?", "Ask."), ("Five?", "No."),
 ]  # fmt: skip
+LONGEST_S = 3 * PATIENCE_S  # for two processes that share a core with others
 RECIPE: dict[str, Any] = {
     "iters": 30, "batch_size": 4, "learning_rate": 2e-3, "rank": 4, "report_every": 1, "validate_every": 10,
     "save_every": 10,
@@ -49,16 +51,18 @@ def launch(
     """`mlx.launch -n 2 --backend ring -- python -m lem.cli.main train ...`, as from a terminal."""
     settings = [word for name, value in RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     launcher = Path(sys.executable).with_name("mlx.launch")
-    port = 20_000 + os.getpid() % 20_000
     command = [
-        str(launcher), "-n", "2", "--backend", "ring", "--starting-port", str(port), "--", sys.executable, "-m",
+        str(launcher), "-n", "2", "--backend", "ring", "--starting-port", str(free_ports(2)), "--", sys.executable, "-m",
         "lem.cli.main", "train", "--model", str(base), "--data", str(data), "--adapter-path", str(output), *settings,
     ]  # fmt: skip
     config = output.parent / "lem.config.json"
     config.write_text("{}")
     return subprocess.Popen(
         [*command, *more], text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "LEM_CONFIG": str(config), **(hold.environment if hold else {})}, start_new_session=True,
+        env={
+            **os.environ, "LEM_CONFIG": str(config), "TMPDIR": str(output.parent), **(hold.environment if hold else {})
+        },
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
@@ -73,14 +77,14 @@ def test_two_processes_train_what_one_does(base: Path, data: Path, tmp_path: Pat
     hold = hold_at(two / "metrics.jsonl", 6)
     process = launch(terminal, base, data, two, hold=hold)
     hold.signal(process, lambda: os.killpg(process.pid, signal.SIGINT))
-    _, said = process.communicate(timeout=180)
+    _, said = process.communicate(timeout=LONGEST_S)
     left = read_checkpoint(two)
     assert left is not None, said
     assert 4 <= left.progress.step < 30
     for rank in (0, 1):  # the launcher loses what they say, but not how they ended
         assert f"Node with rank {rank} exited with code 3" in said
 
-    out, said = launch(terminal, base, data, two, "--resume", "--json").communicate(timeout=180)
+    out, said = launch(terminal, base, data, two, "--resume", "--json").communicate(timeout=LONGEST_S)
     assert [row["iteration"] for row in rows(two, "train")] == list(range(1, 31)), said
     ours, theirs = json.loads(out), report
     assert ours["iterations"] == theirs.iterations
@@ -104,7 +108,7 @@ def test_a_refusal_ends_all_processes(base: Path, data: Path, tmp_path: Path, te
     output = tmp_path / "a"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    out, said = launch(terminal, base, data, output).communicate(timeout=180)
+    out, said = launch(terminal, base, data, output).communicate(timeout=LONGEST_S)
     assert f"Error: {output} is not empty; choose another --adapter-path" in said
     assert "Traceback" not in said
     assert out == ""

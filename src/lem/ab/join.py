@@ -15,6 +15,7 @@ from typing import Any
 from lem.errors import UserError
 from lem.judges.panel import PANEL, panel_judgements
 from lem.records import Record, RunContents, RunInfo, Score
+from lem.records.contaminated import joined_contaminated
 from lem.records.judge_files import joined_audits, joined_judges
 
 SETTINGS = "settings"  # of the arm's own run
@@ -36,7 +37,7 @@ def join_runs(named: Sequence[tuple[str, RunContents]]) -> RunContents:
         status="done" if all(part.info.status == "done" for part in parts) else "incomplete",
         arms={arm: facts for part in parts for arm, facts in part.info.arms.items()},
         settings={"repeats": max(int(part.info.settings.get("repeats", 1)) for part in parts)},
-        data=parts[0].info.data if len(parts) == 1 else {},
+        data=parts[0].info.data if len(parts) == 1 else joined_contaminated(part.info.data for part in parts),
         probes=_joined_probes(named),
         plan=_common_plan([part.info.plan for part in parts]),
         groups={f"{number}:{name}": g for number, part in enumerate(parts) for name, g in _groups(part.info).items()},

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import DataError, UserError
-from lem.interop.judges_kept import Entries, Verdict, read_judged, read_judges
+from lem.interop.judges_kept import Entries, Verdict, read_contaminated, read_judged, read_judges
 from lem.interop.lines import read_object
+from lem.records.contaminated import joined_contaminated
 from lem.records.judge_files import joined_audits, joined_judges
 
 SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[^_]*)\.jsonl")
@@ -109,6 +110,16 @@ def judges_of(files: Iterable[SampleFile]) -> tuple[Entries, Entries]:
         if isinstance(ours := file.results.get("lem"), dict)
     ]
     return joined_judges(judges for judges, _ in found), joined_audits(audits for _, audits in found)
+
+
+def contaminated_of(files: Iterable[SampleFile]) -> dict[str, Any]:
+    """The field `contaminated` of exports of ours, joined; {} without one.   Raises: DataError if one is damaged."""
+    found = [
+        read_contaminated(_results_beside(file.path), [ours])
+        for file in files
+        if isinstance(ours := file.results.get("lem"), dict)
+    ]
+    return joined_contaminated(found)
 
 
 def judged_of(file: SampleFile) -> dict[str, Verdict | None]:

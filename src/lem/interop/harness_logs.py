@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from lem.interop.harness_documents import Document, read_document
-from lem.interop.harness_files import SampleFile, about_task, arm_of, facts_of, judged_of, judges_of, sample_files
+from lem.interop.harness_files import (
+    SampleFile,
+    about_task,
+    arm_of,
+    contaminated_of,
+    facts_of,
+    judged_of,
+    judges_of,
+    sample_files,
+)
 from lem.interop.harness_rows import Mark
 from lem.interop.imported import Answer, Imported, Origin, assemble
 from lem.interop.judges_kept import Verdict
@@ -55,7 +64,7 @@ def read_harness(path: Path) -> Imported:
         _read_file(file, reading)
     arms = {arm: facts_of(file for file in files if arm_of(file) == arm) for arm in map(arm_of, files)}
     sources = [{"path": str(file.path), "sha256": file_sha(file.path)} for file in files]
-    data = {"benchmarks": list(dict.fromkeys(file.task for file in files))}
+    data = {"benchmarks": list(dict.fromkeys(file.task for file in files)), **contaminated_of(files)}
     origin = Origin(path.stem, HARNESS, sources, arms, _settings(reading, files), data)
     imported = assemble(origin, reading.answers, notes=[*notes, *_notes(reading)], interrupted=reading.torn)
     records = [replace(r, messages=sent) for r, sent in zip(imported.records, reading.messages, strict=True)]

@@ -22,7 +22,7 @@ from typing import Any
 from lem import __version__
 from lem.errors import DataError
 from lem.interop.inspect_values import scorer_name
-from lem.interop.judges_kept import Verdict, judged_metrics, judges_of_arm
+from lem.interop.judges_kept import Verdict, contaminated_kept, judged_metrics, judges_of_arm
 from lem.paths import slug
 from lem.records import Key, Record, RunContents, Score, text_sha
 from lem.records.cells import arm_names
@@ -217,6 +217,7 @@ def _results(arm: _Arm, tasks: Mapping[str, list[dict[str, Any]]], stamp: dateti
             "n_failed": arm.n_failed,
             "versions": {name: next(iter(scores.values())).version for name, scores in arm.values.items() if scores},
             **judges_of_arm(arm.contents, arm.name),
+            **contaminated_kept(arm.contents),
             **({"judged": {name: one and asdict(one) for name, one in arm.judged.items()}} if arm.judged else {}),
         },
     }

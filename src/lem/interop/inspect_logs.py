@@ -16,7 +16,7 @@ from typing import Any
 from lem.errors import DataError, UserError
 from lem.interop.imported import Answer, Imported, Origin, assemble
 from lem.interop.inspect_values import Marks, fill_gaps, marks_of
-from lem.interop.judges_kept import Entries, read_judges
+from lem.interop.judges_kept import read_contaminated, read_judges
 from lem.interop.lines import file_sha
 from lem.interop.optional import load_library
 from lem.records import Key, Record, Score
@@ -42,7 +42,8 @@ def read_inspect(path: Path) -> Imported:
     arm, version = _arm(log), f"inspect task version {log.eval.task_version}"
     answers = [_answer(sample, arm, path) for sample in log.samples]
     domains = {answer.domain for answer in answers}
-    origin = Origin(path.stem, INSPECT, _source(path), {arm: _facts(log)}, _settings(log), {"task": log.eval.task})
+    data = {"task": log.eval.task, **read_contaminated(path, [_ours(log)])}
+    origin = Origin(path.stem, INSPECT, _source(path), {arm: _facts(log)}, _settings(log), data)
     notes = _notes(log, path)
     if domains == {""}:
         notes.append("its samples name no domain, so all uncertainty is counted between samples.")
@@ -51,7 +52,7 @@ def read_inspect(path: Path) -> Imported:
     marks = [_marks(record, sample, version) for record, sample in zip(records, log.samples, strict=True)]
     benchmarks = {probe["id"]: probe.get("benchmark", "") for probe in imported.info.probes}
     scores = fill_gaps([score for one in marks for score in one.scores], _texts(records), benchmarks)
-    judges, audits = _judges(log, path)
+    judges, audits = read_judges(path, _ours(log))
     return replace(
         imported,
         records=records,
@@ -124,11 +125,10 @@ def _facts(log: Any) -> dict[str, Any]:
     return {**facts, **kept} if isinstance(kept, dict) else facts
 
 
-def _judges(log: Any, path: Path) -> tuple[Entries, Entries]:
-    """The judges' manifests and audits of a log that we wrote; others may mean anything by these names."""
-    kept = log.metadata or {}
-    ours = "lem" in log.eval.packages and {"arm", "run", "facts"} <= kept.keys()
-    return read_judges(path, kept) if ours else ({}, {})
+def _ours(log: Any) -> dict[str, Any]:
+    """The metadata of a log that we wrote; {} for others, who may mean anything by the names in it."""
+    kept: dict[str, Any] = log.metadata or {}
+    return kept if "lem" in log.eval.packages and {"arm", "run", "facts"} <= kept.keys() else {}
 
 
 def _settings(log: Any) -> dict[str, Any]:

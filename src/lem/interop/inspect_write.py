@@ -25,7 +25,7 @@ from typing import Any
 from lem import __version__
 from lem.errors import DataError
 from lem.interop.inspect_values import OURS, SPENT
-from lem.interop.judges_kept import judges_of_arm
+from lem.interop.judges_kept import contaminated_kept, judges_of_arm
 from lem.interop.optional import load_library
 from lem.paths import slug
 from lem.records import Judgement, Key, Record, RunContents, Score, text_sha
@@ -129,6 +129,7 @@ def _spec(contents: RunContents, arm: str, ids: list[str], stamp: str) -> Any:
             "facts": facts,
             "settings": info.settings,
             **judges_of_arm(contents, arm),
+            **contaminated_kept(contents),
         },
     )
 

@@ -1,11 +1,12 @@
-"""What a format keeps of a run's judges, and reads back: their manifests and audits, and what these say of verdicts.
+"""What a format keeps of what stands against the values of a run, and reads back.
 
+    contaminated      the items that an adapter of the run was trained on
     judges, audits    manifest and audit of each judge by its name, as in judgements/ and audits/ of a run
     judged            of a format that knows scores alone: the metrics that are verdicts, and whose
     watermark         what must be said beside a judge's verdicts, in one text
 
 A file of one arm names the kin that it holds answers of, so that files joined again name the kin of the run. Of a run
-without judges nothing is written.
+with nothing of the kind nothing is written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from lem.errors import DataError
 from lem.paths import slug
 from lem.records import Metric, RunContents
+from lem.records.contaminated import joined_contaminated
 from lem.records.judge_files import PAIRS, is_audit, is_manifest, judge_notes
 
 PANEL = "panel"  # the judge's name that verdicts of all judges together carry
@@ -44,6 +46,21 @@ def judges_of_arm(contents: RunContents, arm: str) -> dict[str, Entries]:
     }
     found = {"judges": judges, "audits": dict(contents.audits)}
     return {name: entries for name, entries in found.items() if entries}
+
+
+def contaminated_kept(contents: RunContents) -> dict[str, Any]:
+    """`contaminated` for a file: the items that an adapter of the run was trained on; {} where none is known."""
+    return joined_contaminated([contents.info.data])
+
+
+def read_contaminated(path: Path, kept: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The field of a manifest that exports of ours kept.   Raises: DataError if it is damaged."""
+    try:
+        return joined_contaminated(kept)
+    except ValueError:
+        raise DataError(
+            f"{path}: its field 'contaminated' does not say which items were trained on; export the run again."
+        ) from None
 
 
 def read_judges(path: Path, kept: Mapping[str, Any]) -> tuple[Entries, Entries]:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from lem.interop.judges_kept import watermark
 from lem.records import Judgement, Metric, Outcome, Record, RunContents, join_cells, metrics_of
+from lem.records.contaminated import contaminated_items
 from lem.records.judge_files import judge_notes
 from lem.records.staged import staged_folder
 
@@ -32,9 +33,14 @@ TABLES = ("generations", "scores", "judgements")
 ANSWERED = "answered"
 _ROWS_AT_ONCE = 5_000
 _WATERMARK = pa.field("watermark", pa.string())
+_CONTAMINATED = pa.field("contaminated", pa.list_(pa.string()))
 _CARD = Path(__file__).parent / "templates" / "dataset_card.md"
 
 _WATERMARK_ROW = "| | `watermark` | what stands against the judge, and must be said beside its verdicts |\n"
+
+_CONTAMINATED_ROW = (
+    "| | `contaminated` | the adapters whose training data hold the item; null: none is known to |\n"
+)
 
 _CELL = [("run", pa.string()), ("arm", pa.string()), ("probe_id", pa.string()), ("repeat", pa.int64())]
 _SIGNALS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
@@ -106,7 +112,11 @@ def write_parquet(contents: RunContents, output: Path) -> dict[str, int]:
 
 
 def _schema(contents: RunContents, table: str) -> pa.Schema:
-    return SCHEMAS[table].append(_WATERMARK) if contents.judges and table == "judgements" else SCHEMAS[table]
+    if table == "judgements" and contents.judges:
+        return SCHEMAS[table].append(_WATERMARK)
+    if table == "generations" and contaminated_items(contents.info.data):
+        return SCHEMAS[table].append(_CONTAMINATED)
+    return SCHEMAS[table]
 
 
 def _write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> tuple[Counter[str], int]:
@@ -137,7 +147,8 @@ def _escape(row: dict[str, Any]) -> int:
 
 
 def _generations(contents: RunContents) -> Iterator[dict[str, Any]]:
-    info = contents.info
+    """A row per cell with the adapters that met its item, which the schema of a run without such items drops."""
+    info, met = contents.info, contaminated_items(contents.info.data)
     probes = {probe["id"]: probe for probe in info.probes}
     for cell in join_cells(info, contents.records, []):
         record, probe = cell.record, probes.get(cell.key.probe_id, {})
@@ -149,6 +160,7 @@ def _generations(contents: RunContents) -> Iterator[dict[str, Any]]:
             **{name: _text(arm.get(name)) for name in ("model", "adapter")},
             **{name: probe.get(name) or None for name in ("domain", "benchmark", "source", "prompt")},
             **_answer(record),
+            _CONTAMINATED.name: met.get(cell.key.probe_id),
         }
 
 
@@ -231,6 +243,13 @@ def _comparison(run_id: str, judgement: Judgement) -> dict[str, Any]:
     }
 
 
+def _contamination(contents: RunContents) -> list[str]:
+    held = {probe["id"] for probe in contents.info.probes} & contaminated_items(contents.info.data).keys()
+    if not held:
+        return []
+    return [f"CONTAMINATED: adapters of this run were trained on {len(held)} of its items; see `contaminated`."]
+
+
 def _card(contents: RunContents, outcomes: dict[str, Counter[str]], escaped: int) -> str:
     info = contents.info
     lines = ["| table | rows | outcomes |", "|---|---|---|"]
@@ -238,7 +257,7 @@ def _card(contents: RunContents, outcomes: dict[str, Counter[str]], escaped: int
         shown = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(counts.items())) or "none"
         lines.append(f"| {table} | {counts.total():,} | {shown} |")
     arms = [f"- `{arm}`: {_text(facts.get('model')) or 'model not known'}" for arm, facts in info.arms.items()]
-    notes = list(contents.notes)
+    notes, judges = list(contents.notes), judge_notes(contents.judges, contents.audits)
     if escaped:
         notes.append(f"{escaped} texts hold half surrogate pairs; they are written as backslash escapes.")
     listed = "\n".join(["", "## Notes", "", *(f"- {note}" for note in notes)]) if notes else ""
@@ -248,7 +267,8 @@ def _card(contents: RunContents, outcomes: dict[str, Counter[str]], escaped: int
         pretty_name=json.dumps(title),
         configs="\n".join(configs),
         title=title,
-        watermarks="".join(f"\n**{note}**\n" for note in judge_notes(contents.judges, contents.audits)),
+        watermarks="".join(f"\n**{note}**\n" for note in (*_contamination(contents), *judges)),
+        contaminated_column=_CONTAMINATED_ROW if contaminated_items(info.data) else "",
         watermark_column=_WATERMARK_ROW if contents.judges else "",
         counts="\n".join(lines),
         arms="\n".join(arms),

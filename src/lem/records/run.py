@@ -27,6 +27,7 @@ from types import NoneType
 from typing import Any
 
 from lem.errors import DataError, UserError
+from lem.records.contaminated import contaminated_items
 from lem.records.model import Key, Kinds, Record, field_kinds, misfit, shown
 from lem.records.rank_files import read_all_records
 from lem.records.store import JsonlStore, lock_directory, write_atomic
@@ -202,6 +203,10 @@ def _faults(info: RunInfo) -> Iterator[str]:
     notes = info.data.get("notes", [])
     if type(notes) is not list:
         yield f"data: 'notes' must be a list of texts, not {shown(notes)}"
+    try:
+        contaminated_items(info.data)
+    except ValueError as fault:
+        yield f"data: {fault}"
 
 
 def plan_fault(plan: dict[str, Any]) -> str | None:

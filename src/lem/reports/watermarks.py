@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lem.records import Metric, RunContents, RunInfo
+from lem.records.contaminated import contaminated_items
 from lem.records.judge_files import UNTRUSTWORTHY, self_judged
 
 PANEL = "panel"  # what several judges together are called
@@ -54,8 +55,7 @@ def metric_watermarks(
 
 def contamination(info: RunInfo, probes: Collection[str], what: str) -> tuple[Watermark, ...]:
     """That an adapter of a run was trained on some of these probes; () where none is known to be."""
-    met = info.data.get("contaminated")
-    n_met = len(set(probes) & met.keys()) if isinstance(met, dict) else 0
+    n_met = len(set(probes) & contaminated_items(info.data).keys())
     if not n_met:
         return ()
     sentence = f"an adapter of this run was trained on {n_met} of the {len(set(probes))} items of {what}"
