@@ -71,6 +71,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("LEM_PYTHON", sys.executable)
     monkeypatch.setenv("FAKE_CALLS", str(log))
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # an environment must find its own sources without it
     return log
 
 

@@ -63,17 +63,17 @@ def terminal() -> Iterator[int]:
 def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start two ranks on loopback, in a process group of their own."""
     write_files(tmp_path)
+    scratch = {"TMPDIR": str(tmp_path)}  # the launcher leaves files there
 
     def start(*options: str, hold: Hold | None = None) -> subprocess.Popen[str]:
         command = [
-            str(Path(sys.executable).with_name("mlx.launch")), "-n", "2", "--backend", "ring", "--starting-port",
-            str(free_ports(2)), "--", sys.executable, str(HERE / "ranks_at_work.py"), str(tmp_path), str(model), *options,
+            str(Path(sys.executable).with_name("mlx.launch")), "-n", "2", "--backend", "ring",
+            "--starting-port", str(free_ports(2)), "--",
+            sys.executable, str(HERE / "ranks_at_work.py"), str(tmp_path), str(model), *options,
         ]  # fmt: skip
         return subprocess.Popen(
             command, text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            env={
-                **os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(tmp_path), **(hold.environment if hold else {})
-            },
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), **scratch, **(hold.environment if hold else {})},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
