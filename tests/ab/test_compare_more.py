@@ -20,9 +20,10 @@ from lem.ab.join import join_runs
 from lem.ab.ranking import rankings
 from lem.ab.roles import placebo_of
 from lem.ab.verdict import is_detected
-from lem.chat.load import adapter_identity, file_sha
+from lem.chat.load import adapter_identity, file_sha, model_identity
 from lem.records import Judgement, RunContents, read_contents
 from made_runs import DECODED, judged, made_run, save
+from tiny import make_model
 
 N = 40
 RNG = np.random.default_rng(19)
@@ -300,6 +301,62 @@ def test_weights_that_changed_since_the_run_say_nothing_about_what_it_was_traine
 
     assert found(adapter_identity(tmp_path / "adapter")) == []
     assert found("of other weights") == ["training-data-unknown"]
+
+
+def codes_of(folder: Path, config: dict[str, object], prompts: list[str], **facts: object) -> list[str]:
+    """The objections to a run whose adapter says this of itself; `facts` are further ones of its arm."""
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    run = made_run({"base": BASE, "kernel": shifted(2)}, prompts=prompts, arms={"kernel": facts})
+    return [code for code in codes(compare(run)) if code != "no-placebo"]
+
+
+def test_what_the_parent_of_an_adapter_learnt_counts(tmp_path: Path) -> None:
+    prompts = [QUESTION, *(f"What colour has the weather balloon of region {i}?" for i in range(1, N))]
+    trained(tmp_path / "first", QUESTION)
+    trained(tmp_path / "second", "How is bread made in the village?")
+    first, own = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("first", "second"))
+    child, facts = tmp_path / "child", {"adapter": str(tmp_path / "child")}
+    parent = {"parent_adapter_sha": "0" * 64}
+    assert codes_of(child, own, prompts, **facts) == []
+    assert codes_of(child, own | parent, prompts, **facts) == ["training-data-unknown"]
+    before = {"trained_before": [{"weights": "first", **first}]}
+    assert codes_of(child, own | parent | before, prompts, **facts) == ["contaminated"]
+    lost = {"trained_before": [{"weights": "first", **first}, {"weights": "older", "data": "", "data_sha": {}}]}
+    assert codes_of(child, own | parent | lost, prompts, **facts) == ["contaminated"], "what is known is enough"
+    assert codes_of(child, own | parent | lost, prompts[1:] * 2, **facts) == ["training-data-unknown"]
+
+
+def test_a_fused_model_is_refused_as_its_adapter_would_be(tmp_path: Path) -> None:
+    prompts = [QUESTION, *(f"What colour has the weather balloon of region {i}?" for i in range(1, N))]
+    trained(tmp_path / "first", QUESTION)
+    first = json.loads((tmp_path / "first" / "adapter_config.json").read_text())
+    model = make_model(tmp_path / "fused", "llama")
+    sha = model_identity(model)
+    proof = {"fused_model_sha": sha, "trained_on": [{"weights": "first", **first}]}
+
+    def found(sha: str, base: str = "b" * 64) -> list[str]:
+        arms = {"base": {"model": "base", "model_sha": base}, "kernel": {"model": str(model), "model_sha": sha}}
+        run = made_run({"base": BASE, "kernel": shifted(2)}, prompts=prompts, arms=arms)
+        return [code for code in codes(compare(run)) if code != "no-placebo"]
+
+    assert found(sha) == []
+    assert found("0" * 64) == ["training-data-unknown"], "another model now lies there"
+    assert found("0" * 64, base="0" * 64) == [], "of the model that the run is about nothing was claimed"
+    (model / "fuse_proof.json").write_text(json.dumps(proof))
+    assert found(sha) == ["contaminated"]
+    assert found(sha, base=sha) == ["contaminated"]
+    assert found("0" * 64) == ["training-data-unknown"]
+
+
+def test_short_probes_are_found_in_a_frame_and_shorter_ones_named(tmp_path: Path) -> None:
+    prompts = [f"What colour has the weather balloon of region {i}?" for i in range(1, N)]
+    adapter = trained(tmp_path / "adapter", "I mean well.\n\nAre all swans swans?\n\nI mean it.")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    folder = tmp_path / "adapter"
+    assert codes_of(folder, config, ["Are all swans swans?", *prompts], adapter=adapter) == ["contaminated"]
+    assert codes_of(folder, config, ["Are all geese geese?", *prompts], adapter=adapter) == []
+    assert codes_of(folder, config, ["Who are you?", *prompts], adapter=adapter) == ["training-data-unknown"]
 
 
 def test_a_joined_run_keeps_the_plan_and_takes_domains_from_the_input_that_has_them() -> None:

@@ -44,11 +44,80 @@ def answered(text: str, **fields: Any) -> Record:
         ("##### 8", 8, 8),
         ("so $\\boxed{160}$ in all", None, 160),
         ("#### 12\nI took 3 steps", 12, 12),
+        ("#### 5\n\n#### Check\nStep 2 agrees.", 5, 5),
+        ("#### 5 ####", 5, 5),
+        ("#### 5\n####", 5, 5),
+        ("5 ####\n\n1. Look at the eggs again.", None, 1),
+        ("**#### 5**", 5, 5),
+        ("#### **__5__** eggs", 5, 5),
+        ("\\#\\#\\#\\# 5", 5, 5),
+        ("### 5\nand 6", None, 6),
+        ("#### <5>", 5, 5),
+        ("#### $1,234.50 in all", 1234.5, 1234.5),
+        ("#### 1\u2009234", 1234, 1234),
+        ("#### -1/2", -0.5, -0.5),
+        ("#### 45%", 45, 45),
+        ("#### \\boxed{5}", 5, 5),
+        ("#### $\\boxed{\\frac{3}{4}}$", 0.75, 0.75),
+        ("#### Answer: 5", None, 5),
+        ("The final answer is __5__.", None, 5),
+        ("The answer is _5_", None, 5),
         ("no idea", None, None),
         ("", None, None),
     ],
 )
 def test_strict_and_flexible(text: str, strict: float | None, flexible: float | None) -> None:
+    assert (strict_number(text), flexible_number(text)) == (strict, flexible)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("#### Step 1: eggs\n16\n#### Step 2: money\nIt is 5.", None, 5),
+        ("#### 1. Eggs\n16 - 3\n\n#### 2. Money\nSo the answer is **5**.", None, 5),
+        ("#### 1. Eggs\n16 - 3\n\n#### 2. Money\n13\n\n#### 5", 5, 5),
+        ("#### 5\n\n#### 1. Check of eggs\n16\n\n#### 2. Check of money\n13", 5, 5),
+        ("#### **1.** Eggs\n#### **2. Money**\n#### 3) Tips\n#### 4: Sum\n#### 5 - the rest\nnothing", None, 5),
+        ("#### 1\ufe0f\u20e3 Eggs\n#### 2\\. Money\nIt is 5.", None, 5),
+        ("#### 1. 16 eggs a day\n#### 2. 3 of them\nIt is 5.", None, 5),
+        ("#### 1. Eggs\n#### 2. Money\n#### 1. Eggs again\n#### 2. Money again\nIt is 5.", None, 5),
+        ("#### 5. That is what she earns.", 5, 5),
+        ("#### 1. Eggs\n#### 18. She sells them.", 18, 18),
+        ("#### 18.\nShe sells them.", 18, 18),
+        ("#### 1.\nOne egg is left.", 1, 1),
+        ("#### 1.5 hours", 1.5, 1.5),
+        ("#### 2 Money\nIt is 5.", 2, 2),
+        ("#### 1. One egg is left of 4.", None, 4),
+    ],
+)
+def test_headings_of_a_list_are_no_answers(text: str, strict: float | None, flexible: float | None) -> None:
+    assert (strict_number(text), flexible_number(text)) == (strict, flexible)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("#### 9 x 2 = 18", 18, 18),
+        ("#### $9 * 2 = $18 a day\nfor 3 days", 18, 18),
+        ("#### 16 - 3 - 4 = 9, 9 \\times 2 = 18", 18, 18),
+        ("#### $\\boxed{9 \\times 2 = 18}$", 18, 18),
+        ("#### 18 (= 9 * 2)", 18, 18),
+        ("#### 18 = 9 * 2", 18, 18),
+        ("#### 18\n9 x 2 = 19", 18, 18),
+        ("#### eggs: 9 x 2 = 18", None, 18),
+        ("\\boxed{9 \\cdot 2 = 18}, see step 3", None, 18),
+        ("\\boxed{x = 18}, see step 3", None, 18),
+        ("\\boxed{18\\text{ eggs in 2 days}}", None, 18),
+        ("\\boxed{\\text{Day } 18}, see step 3", None, 18),
+        ("\\boxed{17}\nNo: $\\boxed{18}$. Check: 18 / 9 = 2", None, 18),
+        ("\\boxed{18}, so \\boxed{\\text{yes}} in step 3", None, 18),
+        ("\\boxed{17}\n#### 18", 18, 18),
+        ("\\boxed{17 18", None, 18),
+    ],
+)
+def test_a_sum_counts_by_its_result_and_a_box_before_later_numbers(
+    text: str, strict: float | None, flexible: float | None
+) -> None:
     assert (strict_number(text), flexible_number(text)) == (strict, flexible)
 
 

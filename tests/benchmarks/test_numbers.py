@@ -28,7 +28,10 @@ after = st.sampled_from(["", ".", ". ", "!", "%", " apples", "kg", ")", "**", ",
         ("1,000,000 and 1,00,000", [1_000_000, 100_000]),
         ("1.000,5", [1.0, 5]),
         ("1,2 and 1,2345", [1, 2, 1, 2345]),
-        ("5\u202f000 and 5\u00a0000", [5000, 5000]),
+        ("5\u202f000 and 5\u00a0000 and 5\u2009000 and 5\u2007000", [5000, 5000, 5000, 5000]),
+        ("1_000_000 and 1_0 and 12_3456", [1_000_000, 1, 12]),
+        ("__42__ _43_ **_44_** __$45__ __-46__ ___47___.", [42, 43, 44, 45, -46, 47]),
+        ("a_3 b__4 ____5 GSM8K_039 6_", [5, 6]),
         ("5 000", [5, 0]),
         ("\u22127 and = -28, which", [-7, -28]),
         ("10-7 and 5\u20137 and 10 - 7", [10, 7, 5, 7, 10, 7]),
@@ -76,7 +79,10 @@ def test_more_digits_than_a_float_holds_are_infinite_and_equal_nothing() -> None
     assert last_number("9" * 5000) == math.inf
 
 
-@pytest.mark.parametrize("text", ["18", " $18", ": **18** eggs", "\n\n$\\boxed{18}$", "= 18 and 19", "\\(18\\)"])
+@pytest.mark.parametrize(
+    "text",
+    ["18", " $18", ": **18** eggs", "\n\n$\\boxed{18}$", "= 18 and 19", "\\(18\\)", "__18__", "**_18_**", "<18>"],
+)
 def test_a_leading_number_stands_behind_marks_only(text: str) -> None:
     assert leading_number(text) == 18
 

@@ -55,7 +55,7 @@ def test_a_run_is_scored_by_the_rules_of_its_benchmarks(tmp_path: Path) -> None:
 def test_every_rule_has_a_version_and_refusals_that_of_their_word_lists(tmp_path: Path) -> None:
     scored = score_benchmarks(made_run(tmp_path / "run"))
     assert {name: {score.version for score in scores} for name, scores in scored.items()} == {
-        "gsm8k_strict": {"1.0"}, "gsm8k_flexible": {"1.0"}, "over_refusal": {refusal.VERSION},
+        "gsm8k_strict": {"1.1"}, "gsm8k_flexible": {"1.1"}, "over_refusal": {refusal.VERSION},
         "unsafe_refusal": {refusal.VERSION},
     }  # fmt: skip
     rules = {name for benchmark in BENCHMARKS.values() for name in benchmark.scorers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,16 +45,17 @@ class JudgingServer:
         """Status and body of the answer to one request."""
         prompt = body["messages"][-1]["content"]
         properties = body["response_format"]["json_schema"]["schema"]["properties"]
+        item = re.findall(r"^Item code: (\w+)$", prompt, re.MULTILINE)[0]
         with self.lock:
             self.prompts.append(prompt)
-            self.items.append(properties["item"]["enum"][0])
+            self.items.append(item)
         time.sleep(self.delay_s)
         kind = next((kind for mark, kind in self.spoil.items() if mark in prompt), "")
         if kind == "failed":
             return 400, {"error": {"message": "not this one", "type": "invalid_request_error", "param": None}}
         if kind == "timed out":
             self.over.wait()
-        defaults = {"item": properties["item"]["enum"][0], "rationale": "so", "verdict": "tie"}
+        defaults = {"item": item, "rationale": "so", "verdict": "tie"}
         verdict = {name: defaults.get(name, 1 + len(prompt) % 10) for name in properties}
         text = json.dumps({**verdict, **self.say(prompt, properties)})
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}

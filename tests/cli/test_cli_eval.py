@@ -13,10 +13,13 @@ from command_line import Place, Result, assert_sentence, signal_at
 from judging_server import JudgingServer, judging_server
 
 from adapters import write_adapter
-from lem.chat.load import file_sha
+from lem.chat.load import adapter_identity, file_sha
+from lem.chat.trainings import rows as rows_of_trainings
+from lem.chat.trainings import trainings_of_adapter
 from lem.records import read_run
 from lem.records.judge_files import read_judge_manifests
 from lem.records.run import read_manifest
+from lem.training.fuse import FuseSettings, fuse_adapter
 from small_plan import bytes_of, cells, rows_of
 from tiny import make_model
 
@@ -252,6 +255,71 @@ def test_items_that_an_adapter_learnt_are_listed_and_left_out_on_request(
     assert {row["probe_id"] for row in rows_of(place.folder / "left")} == {f"g{n}" for n in range(5)}
     data = read_manifest(place.folder / "left").data
     assert (list(data["contaminated"]), data["contaminated_excluded"]) == (["g5"], True)
+
+
+def test_an_adapter_that_joins_a_run_is_held_against_the_items_that_are_there(
+    evaluate: Callable[..., Result], place: Place, model: Path
+) -> None:
+    run = place.folder / "run"
+    assert evaluate("gsm8k", "--output", "run").code == 0
+    adapter = ("--adapter", f"trained={trained_adapter(place, model)}", "--output", "run")
+    before = bytes_of(run)
+    left = evaluate("do_not_answer", "--no-judge", *adapter, "--exclude-contaminated")
+    assert_sentence(left, "holds 'g5'", "--output")
+    assert bytes_of(run) == before
+    told = evaluate("do_not_answer", "--no-judge", *adapter)
+    assert told.code == 0, told
+    assert "1 items are in the training data of an adapter (g5)" in told.err
+    assert ("trained", "g5") in {(row["arm"], row["probe_id"]) for row in rows_of(run)}
+    assert list(read_manifest(run).data["contaminated"]) == ["g5"]
+
+
+def test_a_parent_adapter_counts_and_one_that_is_not_known_is_warned_of(
+    evaluate: Callable[..., Result], place: Place, model: Path
+) -> None:
+    first = trained_adapter(place, model)
+    own = place.folder / "own"
+    own.mkdir()
+    (own / "train.jsonl").write_text(json.dumps({"prompt": "Of rain?", "completion": "It falls."}) + "\n")
+    shas = {"data": str(own), "data_sha": {"train.jsonl": file_sha(own / "train.jsonl")}}
+    child = write_adapter(model, place.folder / "child", size=0.1)
+    settings = json.loads((child / "adapter_config.json").read_text()) | shas
+    parent = settings | {"parent_adapter_sha": adapter_identity(first)}
+    (child / "adapter_config.json").write_text(json.dumps(parent))
+    arms = ("gsm8k", "--limit", 6, "--adapter", f"child={child}", "--adapter", f"first={first}", "--arm", "child")
+    done = evaluate(*arms, "--dry-run")
+    assert "the training data of the adapter that" in done.err
+    assert "began from are not at hand" in done.err
+    assert "in the training data of an adapter" not in done.err
+    listed = parent | {"trained_before": rows_of_trainings(trainings_of_adapter(first))}
+    (child / "adapter_config.json").write_text(json.dumps(listed))
+    assert evaluate(*arms, "--output", "grown").code == 0
+    assert read_manifest(place.folder / "grown").data["contaminated"] == {"g5": [str(child)]}
+    assert evaluate(*arms[:-1], "first", "--output", "grown").code == 0
+    assert read_manifest(place.folder / "grown").data["contaminated"] == {"g5": [str(child), str(first)]}
+
+
+@pytest.mark.parametrize("option", ["--trained", "--model"])
+def test_a_fused_model_was_trained_on_what_its_adapter_was(
+    option: str, evaluate: Callable[..., Result], place: Place, model: Path
+) -> None:
+    fuse_adapter(str(model), trained_adapter(place, model), place.folder / "fused", FuseSettings(n_prompts=2))
+    name = "fused" if option == "--model" else "other=fused"
+    done = evaluate("gsm8k", option, name, "--output", "run", "--exclude-contaminated")
+    assert done.code == 0, done
+    assert "1 items are in the training data of an adapter (g5): left out" in done.err
+    data = read_manifest(place.folder / "run").data
+    assert (data["contaminated"], data["tasks"]["gsm8k"]["n"]) == ({"g5": ["fused"]}, 5)
+
+
+def test_items_too_short_to_be_looked_for_are_listed(
+    evaluate: Callable[..., Result], place: Place, model: Path
+) -> None:
+    done = evaluate("truthfulqa_mc", "--adapter", f"trained={trained_adapter(place, model)}", "--output", "run")
+    assert done.code == 0, done
+    assert "2 items are too short to be looked for in training data (t0-mc, t1-mc)" in done.err
+    assert list(read_manifest(place.folder / "run").data["too_short"]) == ["t0-mc", "t1-mc"]
+    assert "too short" not in evaluate("truthfulqa_mc", "--output", "plain").err, "nothing is looked for"
 
 
 def test_an_adapter_without_its_training_data_is_warned_of(

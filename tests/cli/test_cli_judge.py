@@ -152,8 +152,29 @@ def test_another_way_of_asking_under_one_name_is_refused_and_changes_nothing(
 ) -> None:
     assert grade(lem, server, run).code == 0
     before, asked = bytes_of(run), len(server.items)
-    for more in (["--no-rationale"], ["--together"], ["--judge-max-tokens", 64]):
-        assert_sentence(grade(lem, server, run, *more), "another model, rubric, prompt or setting", "--judge NAME=")
+    ways = {
+        ("--no-rationale",): "with a rationale, and now would be without a rationale (--no-rationale)",
+        ("--together",): "in a call of its own, and now would be together with",
+        ("--judge-max-tokens", 64): "with --judge-max-tokens 512, and now would be with --judge-max-tokens 64",
+    }
+    for more, said in ways.items():
+        assert_sentence(grade(lem, server, run, *more), said, "--judge NAME=")
+    assert (bytes_of(run), len(server.items)) == (before, asked)
+
+
+def test_another_way_of_asking_on_other_answers_is_refused_before_any_judge_is_paid(
+    lem: Lem, server: JudgingServer, run: Path
+) -> None:
+    """Ratings and comparisons alike; the judge named first has not judged yet and is not asked either."""
+    assert grade(lem, server, run, "--dimension", "safety", "--task", "do_not_answer").code == 0
+    assert pairs(lem, server, run, "--task", "do_not_answer").code == 0
+    before, asked = bytes_of(run), len(server.items)
+    terse = ("--task", "gsm8k", "--no-rationale")
+    said = "with a rationale, and now would be without a rationale (--no-rationale)"
+    assert_sentence(grade(lem, server, run, "--dimension", "safety", *terse), "on 'safety'", said, "--judge NAME=")
+    assert_sentence(pairs(lem, server, run, *terse), f"'{TWO}' with '{ONE}'", said, "--judge NAME=")
+    words = ("--treatment", TWO, *terse, "--judge", f"first={server.spec}", "--judge", f"{NAMED}={server.spec}")
+    assert_sentence(lem("judge", "pairs", run, *words), said)
     assert (bytes_of(run), len(server.items)) == (before, asked)
 
 
@@ -245,6 +266,27 @@ def test_a_judge_that_prefers_the_first_slot_makes_ties(lem: Lem, server: Judgin
     assert {(row["arm"], row["against"]) for row in last_of(run, NAMED).values()} == {(TWO, ONE)}
     [rate] = json.loads(done.out)["win_rates"]
     assert (rate["estimate"]["value"], rate["consistency"]["value"]) == (0.5, 0.0)
+
+
+def test_pairs_without_two_whole_answers_and_verdicts_stand_in_the_table(
+    lem: Lem, server: JudgingServer, place: Place
+) -> None:
+    """Of five pairs one answer was cut off while thinking, one failed, and one verdict of the other three is none."""
+    whole = evaluated()
+    changes = {
+        "t1": {"response": "", "thinking": "hm", "finish_reason": "length"},
+        "g1": {"response": None, "error": "out of memory", "finish_reason": None},
+    }
+    records = [replace(r, **changes.get(r.probe_id, {})) if r.arm == TWO else r for r in whole.records]
+    run = write_run(place.folder / "lost", replace(whole, records=records))
+    server.say = lambda prompt, properties: {"verdict": "tie"}
+    server.spoil = {"An answer to d1, the 1. of them.": "unparsable"}
+    done = lem("judge", "pairs", run, "--judge", f"{NAMED}={server.spec}", "--treatment", TWO)
+    assert done.code == 0, done
+    for figure in ("0/2/0", "2/1/0", "25% .. 75%", f"judge {NAMED}: 1 truncated while thinking, 1 unparsable"):
+        assert figure in " ".join(done.out.split()), done.out
+    [rate] = json.loads(pairs(lem, server, run).out)["win_rates"]
+    assert (rate["n_pairs"], rate["n_failed"], rate["n_missing"], rate["bounds"]) == (5, 1, 0, [0.25, 0.75])
 
 
 def test_a_judge_that_prefers_one_arm_finds_it_in_both_slots_and_is_resumed(

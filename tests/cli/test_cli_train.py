@@ -179,6 +179,11 @@ def test_an_adapter_of_another_base_or_shape_is_no_start(lem: Lem, place: Place)
     assert result.code == 0, result
     config = json.loads((place.folder / "next" / "adapter_config.json").read_text())
     assert len(config["parent_adapter_sha"]) == 64
+    first = json.loads((place.folder / "new" / "adapter_config.json").read_text())
+    assert (config["parent_adapter"], first["trained_before"]) == ("new", [])
+    [before] = config["trained_before"]
+    assert (before["weights"], before["data_sha"]) == ("new", first["data_sha"])
+    assert Path(before["data"]) == (place.folder / first["data"]).resolve()
 
 
 def test_a_folder_in_the_way_is_left_as_it_is(lem: Lem, place: Place) -> None:

@@ -14,7 +14,9 @@ from lem.errors import Incomplete, ResumeMismatch, UserError
 from lem.judges.calls import Asking
 from lem.judges.conduct import Pass, judge_pairs, judge_ratings
 from lem.judges.protocol import Call, Ending, Reply
+from lem.records.contents import read_contents
 from lem.records.judge_files import read_judge_manifests
+from lem.reports.watermarks import watermarks
 from scripted_judge import (
     IDENTITY,
     ITEMS,
@@ -187,6 +189,143 @@ def test_a_judge_is_turned_away_from_its_own_kin_and_let_in_with_a_mark(tmp_path
     assert manifest["allow_self_judge"] is True
     with pytest.raises(UserError, match="of one lineage"):
         judge_pairs(run, ScriptedJudge(identity=own), Pass(), ONE, [TWO])
+
+
+def test_what_was_asked_again_stays_in_what_a_judge_cost(run: Path) -> None:
+    """Every answer is made anew, so that every call is paid for twice, and the lines on disk say so."""
+    ratings(run, None, "safety")
+    rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    anew = [json.dumps({**row, "response": row["response"] + " Anew."}) + "\n" for row in rows]
+    (run / "records.jsonl").write_text("".join(anew))
+    assert len(ratings(run, None, "safety").asked) == 10
+    manifest = read_judge_manifests(run)["scripted"]
+    assert len(lines_of(run)) == manifest["calls"] == 20
+    assert (manifest["n_prompt_tokens"], manifest["n_tokens"]) == (20 * 11, 20 * 5)
+    assert manifest["cost"] == pytest.approx(sum(line["cost"] for line in lines_of(run))) == pytest.approx(0.2)
+    assert manifest["cost_cut_off"] == 0.0
+
+
+def test_what_a_killed_pass_cost_is_counted_by_the_next(run: Path) -> None:
+    """A kill leaves the lines that came and the manifest of the start, which knows nothing of them."""
+    manifest = run / "judgements" / "scripted.json"
+    started: list[str] = []
+    ratings(run, None, "safety", on_start=lambda total, missing: started.append(manifest.read_text()))
+    lines = (run / "judgements" / "scripted.jsonl").read_text().splitlines(keepends=True)
+    (run / "judgements" / "scripted.jsonl").write_text("".join(lines[:7]) + lines[7][:40])
+    manifest.write_text(started[0])
+    assert json.loads(started[0])["cost"] == 0
+    with pytest.warns(UserWarning, match="torn last line"):
+        assert len(ratings(run, None, "safety").asked) == 3
+    assert read_judge_manifests(run)["scripted"]["cost"] == pytest.approx(10 * 0.01)
+
+
+def test_the_first_of_two_lines_of_a_key_is_what_failed_and_costs_too(run: Path) -> None:
+    broken = ScriptedJudge(lambda call: Reply(call.id, Ending.FAILED, error="timeout", cost=0.5))
+    ratings(run, broken, "safety")
+    assert read_judge_manifests(run)["scripted"]["unscored"] == {"failed: timeout": 10}
+    ratings(run, None, "safety")
+    manifest = read_judge_manifests(run)["scripted"]
+    assert manifest["cost"] == pytest.approx(10 * 0.5 + 10 * 0.01)
+    assert (manifest["calls"], manifest["n_tokens"], manifest["unscored"]) == (20, 50, {})
+
+
+class Charging(ScriptedJudge):
+    """Has two calls of 0.3 under way, which are charged, whenever it is ended; a failed attempt of 0.2 had no reply."""
+
+    @property
+    def committed(self) -> float:
+        return 0.01 * len(self.asked) + (0.2 + 2 * 0.3 if self.asked else 0.0)
+
+
+@pytest.mark.parametrize("end", [UserError("the service went away"), KeyboardInterrupt()])
+def test_what_was_under_way_when_a_pass_ended_stays_in_its_cost(run: Path, end: BaseException) -> None:
+    judge = Charging()
+
+    def stop(one: object, reply: Reply) -> None:
+        if len(judge.asked) == 4:
+            raise end
+
+    with pytest.raises((Incomplete, KeyboardInterrupt)):
+        ratings(run, judge, "safety", on_reply=stop)
+    manifest = read_judge_manifests(run)["scripted"]
+    assert manifest["cost_cut_off"] == pytest.approx(0.8)
+    assert manifest["cost"] == pytest.approx(4 * 0.01 + 0.8)
+    ratings(run, None, "safety")
+    assert read_judge_manifests(run)["scripted"]["cost"] == pytest.approx(10 * 0.01 + 0.8)
+
+
+def test_a_judge_that_was_charged_for_and_said_nothing_leaves_its_cost(run: Path) -> None:
+    def refuse(call: Call) -> Reply:
+        raise UserError("the service went away")
+
+    with pytest.raises(UserError, match=r"^the service went away$"):
+        ratings(run, Charging(refuse), "safety")
+    assert read_judge_manifests(run)["scripted"]["cost"] == pytest.approx(0.01 + 0.8)
+
+
+def alias(model: str, **changes: Any) -> ScriptedJudge:
+    """A judge whose own name says nothing, behind which a model answers."""
+    own = named("alias", model="default_model", lineage={"sha": [], "names": ["default_model"]}, **changes)
+    return ScriptedJudge(lambda call: replace(complete(call), model=model), own)
+
+
+@pytest.fixture
+def gemmas(tmp_path: Path) -> Path:
+    contents = evaluated()
+    contents.info.arms[ONE]["model"] = "google/gemma-3-1b-it"
+    return write_run(tmp_path / "run", contents)
+
+
+def test_kin_that_shows_itself_in_a_reply_ends_the_pass_with_its_mark_on_disk(gemmas: Path) -> None:
+    judge = alias("google/gemma-3-27b-it")
+    with pytest.raises(UserError, match=rf"'alias' answers as google/gemma-3-27b-it, .* arm '{ONE}' .*gemma") as ended:
+        ratings(gemmas, judge, "safety")
+    assert (ended.value.exit_code, len(judge.asked), judge.closed) == (2, 1, True)
+    assert "--allow-self-judge" in str(ended.value)
+    assert "same command" not in str(ended.value), "which would be refused again"
+    assert len(lines_of(gemmas, "alias")) == 1
+    manifest = read_judge_manifests(gemmas)["alias"]
+    assert ([kin["arm"] for kin in manifest["kin"]], manifest["allow_self_judge"]) == ([ONE], False)
+    assert [mark.word for mark in watermarks(read_contents(gemmas), "alias")] == ["SELF-JUDGED"]
+    again = alias("google/gemma-3-27b-it")
+    with pytest.raises(UserError, match=f"'alias' is of one lineage with arm '{ONE}'"):
+        ratings(gemmas, again, "safety")
+    assert again.asked == []
+
+
+def test_kin_that_shows_itself_in_a_reply_is_written_before_the_verdict_where_it_may_judge(gemmas: Path) -> None:
+    marked: list[list[str]] = []
+
+    def look(one: object, reply: Reply) -> None:
+        marked.append([kin["arm"] for kin in read_judge_manifests(gemmas)["alias"]["kin"]])
+
+    judge = ratings(gemmas, alias("google/gemma-3-27b-it"), "safety", allow_self_judge=True, on_reply=look)
+    assert (len(judge.asked), marked) == (10, [[ONE]] * 10)
+    assert read_judge_manifests(gemmas)["alias"]["allow_self_judge"] is True
+
+
+def test_a_model_of_no_kin_behind_a_name_judges_to_the_end(gemmas: Path) -> None:
+    assert len(ratings(gemmas, alias("org/nobodys-model"), "safety").asked) == 10
+    assert read_judge_manifests(gemmas)["alias"]["kin"] == []
+
+
+def test_another_model_at_a_local_server_is_refused_before_a_verdict_of_it_is_kept(run: Path) -> None:
+    here = {"settings": {"temperature": 0.0, "service": "http://localhost:8080/v1"}}
+    ratings(run, alias("org/strong", **here), "safety")
+    kept = lines_of(run, "alias")
+    judge = alias("org/weak", **here)
+    with pytest.raises(UserError, match="as org/strong so far, and http://localhost:8080/v1 now answers as org/weak"):
+        ratings(run, judge, "nuance")
+    assert (len(judge.asked), lines_of(run, "alias")) == (1, kept)
+    assert read_judge_manifests(run)["alias"]["reported_models"] == ["org/strong"]
+    assert len(ratings(run, alias("org/strong", **here), "nuance").asked) == 10
+
+
+def test_a_service_on_the_network_may_answer_under_a_new_version(run: Path) -> None:
+    there = {"settings": {"temperature": 0.0, "service": "https://judges.test/v1"}}
+    ratings(run, alias("org/strong-1", **there), "safety")
+    ratings(run, alias("org/strong-2", **there), "nuance")
+    assert read_judge_manifests(run)["alias"]["reported_models"] == ["org/strong-1", "org/strong-2"]
 
 
 def test_comparisons_are_asked_for_both_orders_once_and_resumed(run: Path) -> None:

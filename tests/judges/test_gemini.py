@@ -64,7 +64,7 @@ def test_the_request_has_texts_schema_limit_and_the_key_in_a_header_only(monkeyp
     assert config["responseMimeType"] == "application/json"
     assert config["maxOutputTokens"] == 64 + THINKING_TOKENS
     schema = config["responseJsonSchema"]
-    assert schema["properties"]["item"] == {"type": "string", "enum": ["0123456789ab"]}
+    assert schema["properties"]["item"] == {"type": "string"}, "a code that cannot be written wrong proves nothing"
     assert schema["properties"]["safety"] == {"type": "integer", "minimum": 1, "maximum": 10}
     assert (schema["required"], schema["additionalProperties"]) == (["item", "rationale", "safety"], False)
     assert list(schema["properties"]) == ["item", "rationale", "safety"]

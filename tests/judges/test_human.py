@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ JUDGE = [8.0, 8, 9, 4, 2, 3, 7, 9, 1, 8, 2, 10]
 def test_agreement_and_error_rates_in_longhand() -> None:
     """Positive is above 5.5: people say so of 7 answers, of which the judge finds 6; of the 5 others it finds 4."""
     everywhere = rated("j", JUDGE) + rated("j", [9.0] * 6 + [1.0] * 6, arm="treated")
-    found = human_agreement(rated("human:ada", HUMAN), everywhere)
+    found = human_agreement(rated("human:ada", HUMAN), everywhere, {})
     assert len(found) == 1
     one = found[0]
     assert (one.judge, one.dimension, one.n, one.labellers) == ("j", "safety", 12, ("ada",))
@@ -63,7 +64,7 @@ def test_agreement_and_error_rates_in_longhand() -> None:
 def test_labels_of_several_people_are_averaged_and_compared_with_each_other() -> None:
     other = [value - 2 if value > 2 else value for value in HUMAN[:6]]
     labels = rated("human:ada", HUMAN) + rated("human:ben", other)
-    one = human_agreement(labels, rated("j", JUDGE))[0]
+    one = human_agreement(labels, rated("j", JUDGE), {})[0]
     means = [(a + b) / 2 for a, b in zip(HUMAN, other, strict=False)] + HUMAN[6:]
     assert one.alpha.value == krippendorff_alpha([means, JUDGE], "ordinal").value
     assert one.among_humans.value == krippendorff_alpha([HUMAN[:6], other], "ordinal").value
@@ -76,8 +77,8 @@ def test_an_answer_made_anew_and_what_cannot_be_told_count_for_nothing() -> None
     judged = rated("j", JUDGE, record_sha=text_sha("old"))
     judged[0] = replace(judged[0], record_sha=text_sha("new"))
     judged[1] = replace(judged[1], value=None, unscored="blocked")
-    assert human_agreement(labels, judged)[0].n == 8
-    assert human_agreement(labels, rated("j", [None] * 12)) == []
+    assert human_agreement(labels, judged, {})[0].n == 8
+    assert human_agreement(labels, rated("j", [None] * 12), {}) == []
 
 
 def test_a_pair_is_compared_with_both_orders_of_the_judge_joined() -> None:
@@ -90,7 +91,7 @@ def test_a_pair_is_compared_with_both_orders_of_the_judge_joined() -> None:
     judged = pair("j", [1, 1, 0, 0.5, 1, 0], "ab") + pair("j", [1, 0, 0, 0.5, 1, 0], "ba")
     joined = [1, 0.5, 0, 0.5, 1, 0]
     labels = pair("human:ada", [1, 0.5, 0, 1, 1, 1], "ba")
-    one = human_agreement(labels, judged)[0]
+    one = human_agreement(labels, judged, {})[0]
     assert one.against == "b"
     assert one.raw == rate(4, 6)
     expected = cohen_kappa_score([2, 1, 0, 2, 2, 2], [int(2 * value) for value in joined], weights="quadratic")
@@ -106,8 +107,8 @@ def test_repeats_of_a_probe_are_no_independent_answers() -> None:
         for repeat in range(4)
     ]
     labels = [replace(row, judge="human:ada") for row in judged if row.repeat == 0]
-    found = human_agreement(labels, judged)[0].corrected["base"].corrected
-    once = human_agreement(labels, [row for row in judged if row.repeat == 0])[0].corrected["base"].corrected
+    found = human_agreement(labels, judged, {})[0].corrected["base"].corrected
+    once = human_agreement(labels, [row for row in judged if row.repeat == 0], {})[0].corrected["base"].corrected
     assert found.n == 80
     assert found.width == pytest.approx(once.width, rel=0.1)
 
@@ -155,12 +156,12 @@ def test_judges_agree_as_krippendorff_counts_it() -> None:
     truth = rng.integers(1, 11, 60).astype(float)
     near = np.clip(truth + rng.integers(-1, 2, 60), 1, 10)
     rows = rated("one", list(truth)) + rated("two", list(near)) + rated("alone", [3.0], dimension="nuance")
-    found = judge_agreement(rows)
+    found = judge_agreement(rows, {})
     assert len(found) == 1
     assert found[0].judges == ("one", "two")
     assert found[0].alpha.value == krippendorff_alpha([truth, near], "ordinal").value
     assert found[0].conclusion == "conclude"
-    random = judge_agreement(rated("one", list(truth)) + rated("two", list(rng.permutation(truth))))
+    random = judge_agreement(rated("one", list(truth)) + rated("two", list(rng.permutation(truth))), {})
     assert random[0].conclusion == "no headline"
 
 
@@ -170,10 +171,10 @@ def test_the_panel_and_a_judge_without_a_value_are_no_raters() -> None:
     two = rated("one", truth) + rated("two", near)
     panel = rated("panel", [value / 10 for value in reversed(truth)])
     silent = rated("silent", [None] * 6)
-    [alone] = judge_agreement(two)
-    assert judge_agreement(two + panel + silent) == [alone]
-    assert judge_agreement(rated("one", truth) + panel + silent) == []
-    assert {one.judge for one in human_agreement(rated("human:ada", truth), two + panel)} == {"one", "two"}
+    [alone] = judge_agreement(two, {})
+    assert judge_agreement(two + panel + silent, {}) == [alone]
+    assert judge_agreement(rated("one", truth) + panel + silent, {}) == []
+    assert {one.judge for one in human_agreement(rated("human:ada", truth), two + panel, {})} == {"one", "two"}
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,56 @@ def test_a_judge_that_people_contradict_is_not_trustworthy(tmp_path: Path) -> No
     assert audit.humans[0].corrected["base"].identified is False
 
 
+TEN, FIVE = "a" * 12, "b" * 12  # the starts of the hashes of two rubrics
+
+
+def test_labels_are_held_against_ratings_by_the_same_rubric_and_scale_only() -> None:
+    """A judge that rates 1 to 5 and ranks as people do who rate 2, 4, .. 10 has no alpha with them, and no errors."""
+    labels = rated("human:ada", [2.0 * value for value in (1, 2, 3, 4, 5)], version=TEN)
+    judged = rated("five", [1.0, 2, 3, 4, 5], high=5.0) + rated("ten", [2.0, 4, 6, 8, 10])
+    judged += rated("other", [2.0, 4, 6, 8, 10])
+    rubrics = {"five": {"safety": FIVE}, "ten": {"safety": TEN}, "other": {"safety": FIVE}}
+    assert [one.judge for one in human_agreement(labels, judged, rubrics)] == ["ten"]
+    assert human_agreement(labels, judged[:5], {"five": {"safety": TEN}}) == [], "the ends of the scale differ"
+    both = labels + rated("human:ben", [5.0, 4, 3, 2, 1], high=5.0, version=FIVE)
+    found = {one.judge: one for one in human_agreement(both, judged, rubrics)}
+    assert sorted(found) == ["five", "ten"]
+    assert found["five"].labellers == ("ben",)
+    assert found["five"].alpha.value < 0
+    assert found["five"].prevalence == rate(2, 5), "the middle is that of the scale from 1 to 5"
+    assert found["ten"].alpha.value == 1
+
+
+def test_judges_by_different_rubrics_or_scales_are_not_compared() -> None:
+    ranks = [1.0, 2, 3, 4, 5]
+    rows = rated("five", ranks, high=5.0) + rated("ten", [2 * one for one in ranks]) + rated("twin", [9.0, 8, 7, 3, 1])
+    rubrics = {"five": {"safety": FIVE}, "ten": {"safety": TEN}, "twin": {"safety": TEN}}
+    assert [one.judges for one in judge_agreement(rows, rubrics)] == [("ten", "twin")]
+    assert judge_agreement(rows, {**rubrics, "twin": {"safety": "c" * 12}}) == []
+
+
+def test_what_is_not_compared_is_named(tmp_path: Path) -> None:
+    run = known_folder(tmp_path / "run")
+    judged = rated("fair", [1.0, 2, 3, 4, 5], high=5.0) + rated("ten", [2.0, 4, 6, 8, 10])
+    for name, sha in (("fair", FIVE), ("ten", TEN)):
+        identity = dataclasses.asdict(KnownJudge().identity)
+        manifest = {**identity, "judge": name, "rubrics": {"safety": f"1 {sha}"}}
+        (run / "judgements" / f"{name}.json").write_text(json.dumps(manifest))
+        lines = [json.dumps(row.to_row()) + "\n" for row in judged if row.judge == name]
+        (run / "judgements" / f"{name}.jsonl").write_text("".join(lines))
+    write(run, "ada", rated("human:ada", [2.0, 4, 6, 8, 10], version=TEN))
+    audit = audit_run(run, KnownJudge(), AuditSettings(3, asking=Asking(together=True)))
+    assert audit.humans == audit.judges == ()
+    assert (
+        f"5 labels of safety on 1 to 10 (rubric {TEN}) are not compared with 'fair', which judged it on 1 to 5 "
+        f"(rubric {FIVE})"
+    ) in audit.notes
+    assert (
+        f"safety was judged on 1 to 5 (rubric {FIVE}) by 'fair' and on 1 to 10 (rubric {TEN}) by 'ten', which are not "
+        "compared"
+    ) in audit.notes
+
+
 def test_labels_of_ties_belong_to_the_errors_that_wins_are_corrected_by() -> None:
     """30% of the pairs are won, 40% tied, 30% lost, and the judge calls 90%, 40% and 5% of them won."""
     rng = np.random.default_rng(5)
@@ -219,7 +270,7 @@ def test_labels_of_ties_belong_to_the_errors_that_wins_are_corrected_by() -> Non
             )
         for order in ("ab", "ba"):
             verdicts.append(Judgement("t", f"P{number}", 0, "j", "preference", said, order=order, **pair))  # type: ignore[arg-type]
-    found = human_agreement(labels, verdicts)[0].corrected["t"]
+    found = human_agreement(labels, verdicts, {})[0].corrected["t"]
     assert found.observed.value > 0.4, "the judge sees many more wins than there are"
     assert found.corrected.low < 0.3 < found.corrected.high
     assert found.corrected.value == pytest.approx(0.3, abs=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,3 +126,35 @@ def test_labels_are_on_disk_at_once_and_undoing_goes_back(tmp_path: Path) -> Non
         assert work.current == tasks[0]
     with pytest.raises(UserError, match="letters, digits"):
         Labelling(run, "../ada", tasks)
+
+
+def test_an_answer_made_anew_is_put_before_the_labeller_again(tmp_path: Path) -> None:
+    run = known_folder(tmp_path / "run")
+    before = rating_tasks(known_run(), {}, RUBRICS, 4, 1, "ada")
+    with Labelling(run, "ada", before) as work:
+        for value in (1.0, 2.0, 3.0, 4.0):
+            work.give(value)
+    after = [replace(task, record_sha="anew") if task == before[1] else task for task in before]
+    with Labelling(run, "ada", after) as work:
+        assert (work.done, work.current) == (3, after[1])
+        work.give(9.0)
+        assert work.current is None
+    with Labelling(run, "ada", after) as work:
+        assert work.undo(), "the last label is that of the new answer"
+        assert work.current == after[1]
+    assert sorted(label.value or 0 for label in read_labels(run)) == [1.0, 3.0, 4.0]
+
+
+def test_labels_by_two_rubrics_stand_beside_each_other(tmp_path: Path) -> None:
+    run = known_folder(tmp_path / "run")
+    ten = rating_tasks(known_run(), {}, RUBRICS, 2, 1, "ada")
+    five = [replace(task, high=5.0, version="own") for task in ten]
+    for tasks in (ten, five):
+        with Labelling(run, "ada", tasks) as work:
+            assert work.done == 0
+            work.give(5.0)
+            work.give(4.0)
+    with Labelling(run, "ada", ten) as work:
+        assert work.done == 2
+        work.undo()
+    assert sorted((label.value, label.high) for label in read_labels(run)) == [(4.0, 5.0), (5.0, 5.0), (5.0, 10.0)]

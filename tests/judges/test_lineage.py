@@ -238,3 +238,30 @@ def test_notes_tell_makers_and_what_could_go_unseen() -> None:
     assert lineage_notes(remote("qwen2.5-72b"), run_of(a={"model": "qwen3"})) == []  # kin, which is no note
     assert lineage_notes(remote("claude-sonnet-4-5"), run_of(a={"model": "qwen3"})) == []
     assert lineage_notes(remote("who"), run_of(a={"model": "qwen3"})) == [unknown_lineage(remote("who"))]
+
+
+def test_a_judge_is_kin_of_an_arm_by_the_model_that_it_answers_as() -> None:
+    """A name that says nothing of the judge, and a reply that does."""
+    info = run_of(base={"model": "google/gemma-3-1b-it"}, other={"model": "Qwen/Qwen3-8B"})
+    judge = remote("default_model")
+    assert kinship(judge, info) == []
+    (kin,) = kinship(judge, info, ["nobody/knows", "google/gemma-3-27b-it"])
+    assert (kin.arm, kin.kind) == ("base", FAMILY)
+    assert "gemma-3-27b-it" in kin.why
+    assert [(kin.arm, kin.kind) for kin in kinship(judge, info, ["Qwen3-8B"])] == [("other", NAME)]
+    assert kinship(remote("google/gemma-3-4b-it"), info, ["nobody/knows"])[0].arm == "base", "its own name still counts"
+
+
+def test_a_folder_that_a_server_answers_as_is_read(base: Path, fused: Path) -> None:
+    assert kinship(remote("default_model"), run_of(base=facts(str(base))), [str(fused)])[0].kind == WEIGHTS
+
+
+def test_the_hashes_that_a_local_judge_answers_as_are_no_names(base: Path, tmp_path: Path) -> None:
+    judge = local(make_model(tmp_path / "unlike", "qwen2"))
+    assert kinship(judge, run_of(base={"model": "org/x"}), ["org/x"]) == []
+
+
+def test_a_judge_of_no_name_is_not_unknown_once_a_known_model_has_answered() -> None:
+    info = run_of(base={"model": "Qwen/Qwen3-8B"})
+    assert any("nothing is known" in note for note in lineage_notes(remote("default_model"), info))
+    assert lineage_notes(remote("default_model"), info, ["google/gemma-3-27b-it"]) == []

@@ -25,19 +25,30 @@ def test_dimensions_of_one_call_are_one_call() -> None:
     together = [row("p", "safety", "x", **known), row("p", "nuance", "x")]
     apart = [row("q", "safety", "y", **known), row("q", "nuance", "z", **known)]
     assert totals([*together, *apart]) == {
-        "calls": 3, "n_prompt_tokens": 33, "n_tokens": 15, "cost": 0.75, "unscored": {},
+        "calls": 3, "n_prompt_tokens": 33, "n_tokens": 15, "cost": 0.75,
     }  # fmt: skip
 
 
-def test_a_sum_with_an_unknown_part_is_unknown_and_reasons_are_counted() -> None:
+def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     rows = [
         row("p", "safety", "x", n_prompt_tokens=3, n_tokens=1, cost=0.5),
         replace(row("q", "safety", "y", n_prompt_tokens=4), value=None, unscored="blocked"),
         replace(row("r", "safety", "z", n_prompt_tokens=5), value=None, unscored="blocked"),
     ]
     assert totals(rows) == {
-        "calls": 3, "n_prompt_tokens": 12, "n_tokens": None, "cost": None, "unscored": {"blocked": 2},
+        "calls": 3, "n_prompt_tokens": 12, "n_tokens": None, "cost": None,
     }  # fmt: skip
+
+
+def test_a_call_that_is_asked_again_is_a_call_of_its_own() -> None:
+    """A failed call and its repetition, of two dimensions each, then the same once more: three calls, all paid for."""
+    failed = [
+        replace(row("p", "safety", "x", cost=0.5), value=None, unscored="failed: timeout", error="timeout"),
+        replace(row("p", "nuance", "x"), value=None, unscored="failed: timeout", error="timeout"),
+    ]
+    known = {"n_prompt_tokens": 11, "n_tokens": 5, "cost": 0.25}
+    good = [row("p", "safety", "x", **known), row("p", "nuance", "x")]
+    assert totals([*failed, *good, *good]) == {"calls": 3, "n_prompt_tokens": 22, "n_tokens": 10, "cost": 1.0}
 
 
 def test_orders_and_opponents_are_calls_of_their_own() -> None:

@@ -9,18 +9,8 @@ from made_pairs import BASELINE, TREATMENT, compared, made_pairs
 
 from lem.errors import DataError
 from lem.judges.grade import PAIR_VALUES
-from lem.judges.pairwise.pairs import (
-    NOT_JUDGED,
-    ONE_ORDER,
-    ORDERS,
-    STALE,
-    PairOutcome,
-    outcomes_of,
-    pair_judges,
-    pair_outcomes,
-    pair_plan,
-    pair_sha,
-)
+from lem.judges.pairwise.outcomes import NOT_JUDGED, outcomes_of, pair_judges
+from lem.judges.pairwise.pairs import ONE_ORDER, ORDERS, STALE, PairOutcome, pair_outcomes, pair_plan, pair_sha
 from lem.records import Key, Record
 
 

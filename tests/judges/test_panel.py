@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_pairs import BASELINE, TREATMENT, compared, made_pairs
 
-from lem.judges.pairwise.pairs import outcomes_of
+from lem.judges.pairwise.outcomes import outcomes_of
 from lem.judges.pairwise.panel import panel_outcomes, panel_win_rate
 from lem.judges.pairwise.win_rates import win_rate
 from lem.judges.panel import PANEL, judge_dependent, panel_contrast, panel_judgements, panel_judges

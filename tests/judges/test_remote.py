@@ -338,12 +338,11 @@ def test_what_a_cheap_reply_leaves_is_used() -> None:
     assert budget.spent <= most * 2.5
 
 
-def test_a_reply_without_counts_stays_spent_at_its_estimate_and_has_no_cost() -> None:
+def test_a_reply_without_counts_costs_its_estimate() -> None:
     one = call("q")
     budget = Budget(1.0, PRICE)
     assert budget.admit(one)
-    assert budget.settle(Reply("q", Ending.COMPLETE, "{}")) is None
-    assert budget.spent == pytest.approx(estimate(one))
+    assert budget.settle(Reply("q", Ending.COMPLETE, "{}")) == budget.spent == pytest.approx(estimate(one))
 
 
 def test_attempts_that_may_have_been_charged_count() -> None:
@@ -358,8 +357,56 @@ def test_attempts_that_may_have_been_charged_count() -> None:
 
     replies = list(stream([one], connected(ask), SERVICE, Waiting().limits(budget=budget)))
     assert count == 2
-    assert budget.spent == pytest.approx(2 * estimate(one))
+    assert budget.spent == replies[0].cost == pytest.approx(2 * estimate(one))
     assert "no room to ask again" in (replies[0].error or "")
+
+
+def test_the_cost_of_a_reply_holds_the_charged_attempts_before_it() -> None:
+    """Longhand: two attempts that may have been charged at what they can cost, one that was not, and the reply."""
+    one, budget = call("q"), Budget(None, PRICE)
+    faults = [Passing("no reply in time", sent=True), Passing("HTTP 503"), Passing("it broke", sent=True)]
+
+    async def ask(one: Call) -> Reply:
+        if faults:
+            raise faults.pop()
+        return done(one, read=100, written=10)
+
+    (reply,) = stream([one], connected(ask), SERVICE, Waiting().limits(budget=budget))
+    assert reply.cost == pytest.approx(2 * estimate(one) + 110 / 1e6)
+    assert budget.spent == budget.committed == pytest.approx(reply.cost)
+
+
+def test_a_call_that_the_service_does_not_let_in_costs_nothing() -> None:
+    budget = Budget(None, PRICE)
+
+    async def ask(one: Call) -> Reply:
+        raise UserError("the key is wrong")
+
+    with pytest.raises(UserError):
+        list(stream([call("q")], connected(ask), SERVICE, Waiting().limits(budget=budget)))
+    assert budget.committed == 0.0
+
+
+def test_what_was_under_way_when_a_pass_ended_stays_committed() -> None:
+    calls, budget = [call(name) for name in ("a", "b", "c")], Budget(None, PRICE)
+    both = threading.Barrier(2)
+    under_way = 0
+
+    async def ask(one: Call) -> Reply:
+        nonlocal under_way
+        if one.id == "a":
+            return done(one, 100, 10)
+        under_way += 1
+        if under_way == 2:
+            await asyncio.to_thread(both.wait, 30)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    replies = stream(calls, connected(ask), SERVICE, Waiting().limits(concurrency=3, budget=budget))
+    assert next(replies).cost == pytest.approx(110 / 1e6)
+    both.wait(30)
+    replies.close()
+    assert budget.committed == pytest.approx(110 / 1e6 + 2 * estimate(calls[1]))
 
 
 def test_errors_that_are_not_charged_do_not_count() -> None:
@@ -369,7 +416,7 @@ def test_errors_that_are_not_charged_do_not_count() -> None:
         raise Passing("HTTP 503")
 
     reply = next(stream([call("q")], connected(ask), SERVICE, Waiting().limits(budget=budget)))
-    assert (reply.ending, reply.cost, budget.spent) == (Ending.FAILED, None, 0.0)
+    assert (reply.ending, reply.cost, budget.spent) == (Ending.FAILED, 0.0, 0.0)
     assert budget.admit(call("other", max_tokens=10))
 
 

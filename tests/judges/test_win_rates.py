@@ -11,7 +11,8 @@ from made_pairs import BASELINE, TREATMENT, Verdicts, compared, made_pairs
 from scipy import stats as sps
 
 from lem.judges.pairwise.length import CHARACTERS, TOKENS, length_controlled_win_rate
-from lem.judges.pairwise.pairs import NOT_JUDGED, ONE_ORDER
+from lem.judges.pairwise.outcomes import NOT_JUDGED
+from lem.judges.pairwise.pairs import ONE_ORDER
 from lem.judges.pairwise.win_rates import WinRate, win_rate
 from lem.records import RunContents
 from lem.stats import cluster_t_test, headline, sign_flip

@@ -107,8 +107,8 @@ def pair_result(baseline: str = "base", treatment: str = "trained") -> dict[str,
     """A win rate as `lem judge pairs` writes it."""
     return {
         "judge": STRICT, "dimension": "preference", "baseline": baseline, "treatment": treatment,
-        "estimate": estimate(0.61, 0.44, 0.78), "p": 0.18, "n_pairs": 24, "wins": 11, "ties": 7, "losses": 5,
-        "inconsistent": 5, "unscored": {"blocked": 1}, "bounds": [0.58, 0.63],
+        "estimate": estimate(0.61, 0.44, 0.78), "p": 0.18, "n_pairs": 29, "wins": 11, "ties": 7, "losses": 5,
+        "inconsistent": 5, "unscored": {"blocked": 1}, "n_failed": 2, "n_missing": 3, "bounds": [0.58, 0.63],
         "consistency": estimate(0.79, 0.58, 0.93), "slot_lean": estimate(0.8, 0.3, 0.99),
         "first_slot": estimate(0.57, 0.41, 0.73), "length_matters": False,
         "controlled": {"estimate": estimate(0.55, 0.36, 0.74, "glm"), "unit": "tokens"},

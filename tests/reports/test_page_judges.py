@@ -93,7 +93,8 @@ def test_win_rates_and_what_order_and_length_did(page: str) -> None:
     strict = section(page, "judge-1")
     row = "trained against base 61% [44%, 78%] 55% [36%, 74%] 58% to 63% 79% [58%, 93%] 57% [41%, 73%]"
     assert row in strict
-    assert "11 wins, 7 ties, 5 losses; 5 of the ties changed with the order; unscored: 1 blocked" in strict
+    assert "11 wins, 7 ties, 5 losses; 5 of the ties changed with the order 1 2 3 1 blocked" in strict
+    assert "Pairs unscored failed missing Unscored because" in strict
 
 
 def test_an_audit_that_failed_is_a_red_banner(page: str) -> None:

@@ -15,6 +15,7 @@ def a_rate(**more: Any) -> dict[str, Any]:
         "treatment": "trained-with-a-long-name", "baseline": "base", "judge": "gemini-3.8-flash-preview",
         "estimate": estimate, "controlled": {"estimate": {"value": 0.51, "low": None, "high": None}},
         "length_matters": True, "wins": 412, "ties": 17, "losses": 203, "unscored": {"blocked": 3, "truncated": 4},
+        "n_failed": 5, "n_missing": 6, "bounds": [0.6071, 0.6184],
         "consistency": {"value": 0.912}, "first_slot": {"value": None}, **more,
     }  # fmt: skip
 
@@ -30,10 +31,21 @@ def test_every_figure_stands_in_80_columns_unshortened() -> None:
     text = printed([a_rate()], "SELF-JUDGED: the judge is of one lineage with arm base.")
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
-    for part in ("62", "[50%, 75%]", "51%", "no interval", "412/17/203", "7 uns.", "91%", "*"):
+    for part in (
+        "62", "[50%, 75%]", "51%", "no interval", "412/17/203", "7/5/6", "61% .. 62%", "91%", "*",
+    ):  # fmt: skip
         assert part in text, part
+    whole = " ".join(text.split())
+    assert "vs base, judge gemini-3.8-flash-preview: 3 blocked, 4 truncated" in whole
     assert text.index("SELF-JUDGED") < text.index("win rate")
-    assert " ".join(LEGEND.split()) in " ".join(text.split())
+    assert " ".join(LEGEND.split()) in whole
+
+
+def test_where_nothing_is_unscored_nothing_is_said_of_it() -> None:
+    text = printed([a_rate(unscored={}, n_failed=0, n_missing=0, bounds=None)])
+    assert "0/0/0" in text
+    assert ".. 62%" not in text
+    assert "unscored: " not in text
 
 
 def test_nothing_compared_is_said() -> None:

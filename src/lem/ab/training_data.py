@@ -1,14 +1,17 @@
-"""Did an adapter see the probes it is tested on? Answered from the training files that its provenance names."""
+"""Did an arm see the probes it is tested on? Answered from the training files that its weights' records name."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from lem.chat.load import adapter_identity, file_sha, read_adapter_config
+from lem.chat.load import file_sha, model_identity
+from lem.chat.trainings import Training, local_folder, trainings_of_adapter, trainings_of_model
 from lem.data import read_chat_examples
 from lem.data.contamination import ProbeSource, check_probes
+from lem.data.findings import Finding
 from lem.data.probes import Probe
-from lem.errors import UserError
+from lem.data.short_texts import too_short
 from lem.records import RunInfo
 
 UNCHECKED = "training-data-unknown"
@@ -16,46 +19,70 @@ CONTAMINATED = "contaminated"
 
 
 def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
-    """(code, severity, sentence) when an arm's adapter was trained on probes of this run, or may have been.
+    """(code, severity, sentence) when an arm's weights were trained on probes of this run, or may have been.
 
-    None for an arm without an adapter, and for one whose training files are at hand, unchanged, and hold no probe.
+    None for an arm without an adapter on an ordinary model, and for one whose training files are all at hand as they
+    were and hold no probe.
     """
-    facts = info.arms.get(arm, {})
-    if not facts.get("adapter"):
+    trainings = _trainings(info, arm)
+    if not trainings:
         return None
-    try:
-        folder = Path(str(facts["adapter"])).expanduser()
-        same = facts.get("adapter_sha") is None or facts["adapter_sha"] == adapter_identity(folder)
-        files = training_files(folder) if same else None
-    except (UserError, OSError):
-        files = None
-    if files is None or not all(probe.get("prompt") for probe in info.probes):
-        what = "the training data" if files is None else "the texts of the probes"
+    unknown = [one.weights for one in trainings if one.files is None]
+    probes = tuple(Probe(p["id"], p.get("domain", ""), p["prompt"]) for p in info.probes if p.get("prompt"))
+    files = dict.fromkeys(file for one in trainings for file in one.files or ())
+    if found := _findings(tuple((file, file_sha(file)) for file in files), probes):
+        met = len({finding.other for finding in found})
         sentence = (
-            f"{what} of '{arm}' are not at hand as they were, so it is not known whether it was trained on probes of "
-            "this run."
+            f"the training data of '{arm}' hold {met} of the {len(info.probes)} probes of this run "
+            f"({found[0].file} line {found[0].line} for one): it was tested on what it was taught."
+        )
+        return (CONTAMINATED, "refusal", sentence)
+    if unknown or len(probes) < len(info.probes):
+        what = f"the training data of '{arm}'" if unknown else f"the texts of the probes that '{arm}' answered"
+        sentence = (
+            f"{what} are not at hand as they were{_of(unknown)}, so it is not known whether it was trained on probes "
+            "of this run."
         )
         return (UNCHECKED, "watermark", sentence)
-    examples = [(file.name, example) for file in files for example in read_chat_examples(file)]
-    sources = [ProbeSource(Probe(p["id"], p.get("domain", ""), p["prompt"]), "the run") for p in info.probes]
-    findings = check_probes(examples, sources)
-    if not findings:
-        return None
-    probes = len({finding.other for finding in findings})
-    sentence = (
-        f"the training data of '{arm}' hold {probes} of the {len(info.probes)} probes of this run "
-        f"({findings[0].file} line {findings[0].line} for one): it was tested on what it was taught."
-    )
-    return (CONTAMINATED, "refusal", sentence)
+    if short := [probe.id for probe in probes if too_short(probe.prompt)]:
+        sentence = (
+            f"{len(short)} of the {len(probes)} probes of this run ({short[0]} for one) are too short to be looked for "
+            f"in the training data of '{arm}'."
+        )
+        return (UNCHECKED, "watermark", sentence)
+    return None
 
 
-def training_files(adapter: Path) -> list[Path] | None:
-    """The training files that an adapter's provenance names, None unless all are there with the same content."""
-    settings = read_adapter_config(adapter)
-    shas, folder = settings.get("data_sha"), settings.get("data")
-    if not isinstance(shas, dict) or not shas or not isinstance(folder, str):
-        return None
-    files = [Path(folder).expanduser() / name for name in shas]
-    if any(not file.is_file() or file_sha(file) != sha for file, sha in zip(files, shas.values(), strict=True)):
-        return None
-    return files
+def _of(unknown: list[str]) -> str:
+    return f" (those of {', '.join(dict.fromkeys(unknown))})" if unknown else ""
+
+
+def _trainings(info: RunInfo, arm: str) -> list[Training]:
+    """Every training behind an arm's adapter and model; one without files for each that is not known."""
+    facts = info.arms.get(arm, {})
+    found: list[Training] = []
+    if facts.get("adapter"):
+        found += trainings_of_adapter(Path(str(facts["adapter"])).expanduser(), facts.get("adapter_sha"))
+    model, sha = facts.get("model"), facts.get("model_sha")
+    if not model or not sha:
+        return found
+    folder = local_folder(str(model))
+    made = [] if folder is None else trainings_of_model(folder, sha)
+    if not made and sha != next(iter(info.arms.values())).get("model_sha") and not _is(folder, sha):
+        # Other weights than those of the first arm: they may be a fused model's, whose records are gone.
+        made = [Training(str(model))]
+    return found + made
+
+
+def _is(folder: Path | None, sha: str) -> bool:
+    try:
+        return folder is not None and model_identity(folder) == sha
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4)
+def _findings(files: tuple[tuple[Path, str], ...], probes: tuple[Probe, ...]) -> list[Finding]:
+    """The probes that training files (with their hashes) hold; remembered, as many arms share a model or an adapter."""
+    examples = [(file.name, example) for file, _ in files for example in read_chat_examples(file)]
+    return check_probes(examples, [ProbeSource(probe, "the run") for probe in probes])

@@ -1,7 +1,7 @@
 """GSM8K: the number that an answer ends on, by two rules side by side.
 
-strict    the number right after the last "####"
-flexible  the same if there is one, else the last number of the answer
+strict    the number right behind a "####": of several, the last that has a number and is no heading of a list
+flexible  the same if there is one, else that of the last "\\boxed{}" that holds a number, else the last of the answer
 
 The rule of the published LEM scores is reproduced in `published_number`, for comparison only: it takes the first number
 after "####", else the last number that white space stands before, so it overlooks `$29.00` and `\\boxed{160}`.
@@ -23,21 +23,52 @@ from lem.scorers.result import ScoreResult
 
 MARKER = "####"
 TOLERANCE = 0.01
+_MARKER = re.compile(r"(?:\\?#){4,}")
+_PLACED = r"(?:\\?[.):]|\ufe0f?\u20e3)[*_]*(?=[ \t]|[^\W\d])|[ \t]+[-\u2013\u2014][ \t]+(?=[*_]*[^\W\d_])"
+_HEADING = re.compile(rf"[\s*_]*(?P<place>\d{{1,2}})(?:{_PLACED})[^\n]*?[^\W_]")
+_SUM = re.compile(r"(?:[^\w\n]|\d|x|\\(?:times|cdot|div|frac|boxed))*=")
+_BOXED = re.compile(r"\\f?boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _PUBLISHED_MARKED = re.compile(r"####\s*(-?[\d,.]+)")
 _STATED = re.compile(r"\s*[-\u2212]?\$?[\d,./]+\s*")
 _PUBLISHED_LAST = re.compile(r"(?:^|\s)(-?[\d,]+\.?\d*)")
 
 
 def strict_number(text: str) -> float | None:
-    """The number right after the last "####"; None without one."""
-    _, marker, after = text.rpartition(MARKER)
-    return leading_number(after) if marker else None
+    """The number right behind the last "####" that has one and does not head a list; None without such a marker."""
+    numbers = (leading_number(_result(after)) for after in reversed(_behind_markers(text)))
+    return next((number for number in numbers if number is not None), None)
 
 
 def flexible_number(text: str) -> float | None:
-    """The number of the strict rule if there is one, else the last number of the text; None without any."""
+    """The number of the strict rule, else of the last box that holds one, else the last of all; None without any."""
     strict = strict_number(text)
-    return last_number(text) if strict is None else strict
+    if strict is not None:
+        return strict
+    boxed = [found[0] for box in _BOXED.findall(text) if (found := numbers_in(_result(box)))]
+    return boxed[-1] if boxed else last_number(text)
+
+
+def _behind_markers(text: str) -> list[str]:
+    """What stands behind each "####" up to the next, without the headings of a list.
+
+    "#### 2. Money" heads the second part of an answer, "#### 18. She sells them" states one: a number with a full stop,
+    bracket, colon or dash and more text on its line is a heading if it counts on from the heading before it, or is 1.
+    """
+    place, kept = 0, []
+    for after in _MARKER.split(text)[1:]:
+        heading = _HEADING.match(after)
+        if heading and int(heading["place"]) in (1, place + 1):
+            place = int(heading["place"])
+        else:
+            kept.append(after)
+    return kept
+
+
+def _result(text: str) -> str:
+    """What stands behind the last equals sign of a sum that the text opens with and its line ends on, else the text."""
+    line = text.lstrip().partition("\n")[0]
+    done = _SUM.match(line)
+    return line[done.end() :] if done and len(numbers_in(line[done.end() :])) == 1 else text
 
 
 def published_number(text: str) -> str | None:
@@ -76,12 +107,12 @@ def _score(number: float | None, item: Item, record: Record) -> ScoreResult:
 
 
 def score_strict(item: Item, record: Record) -> ScoreResult:
-    """1 when the number after the last "####" is the correct one, else 0."""
+    """1 when the number of the strict rule is the correct one, else 0."""
     return _score(strict_number(record.response or ""), item, record)
 
 
 def score_flexible(item: Item, record: Record) -> ScoreResult:
-    """1 when the number after the last "####", or the last number if there is none, is the correct one, else 0."""
+    """1 when the number of the flexible rule is the correct one, else 0."""
     return _score(flexible_number(record.response or ""), item, record)
 
 

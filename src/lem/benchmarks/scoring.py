@@ -16,8 +16,8 @@ from lem.scorers.result import ScoreResult
 
 # Version of each rule: raised with every change that can change a value, so that no table mixes two rules.
 VERSIONS = {
-    "gsm8k_strict": "1.0",
-    "gsm8k_flexible": "1.0",
+    "gsm8k_strict": "1.1",
+    "gsm8k_flexible": "1.1",
     "truthfulqa_mc1": "1.0",
     "truthfulqa_mc2": "1.1",
     "over_refusal": refusal.VERSION,

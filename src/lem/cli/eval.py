@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,9 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form
         raise UserError(f"{', '.join(wants_judge)} can only be rated by a judge; {REMEDY}.")
     if judging.judges and not wants_judge:
         click.echo(f"Warning: {', '.join(names)}: scored by program, so no judge is asked.", err=True)
-    plan = make_plan(config, names, **options)
-    run = existing_path(output) if output else default_run(config, plan)
-    if run.suffix == ".jsonl":
-        raise UserError(f"--output {run}: a run of benchmarks is a directory; give a name without .jsonl.")
+    if output and output.endswith(".jsonl"):
+        raise UserError(f"--output {output}: a run of benchmarks is a directory; give a name without .jsonl.")
+    plan, run = make_plan(config, names, existing_path(output) if output else None, **options)
     if dry_run:
         _print_dry_run(plan, run, form == "json")
         return
@@ -92,12 +92,15 @@ def eval_command(tasks: tuple[str, ...], output: str | None, dry_run: bool, form
 
 
 def make_plan(
-    config: Config, tasks: Sequence[str], *, model: str | None, sources: tuple[str, ...], revision: str | None,
-    limit: int | None, exclude_contaminated: bool, completion: bool, repeats: int, max_tokens: int | None,
-    temperature: float | None, top_p: float | None, inject: Any, group_size: int | None, strict: bool,
-    seed: int | None, only: tuple[str, ...], **named: Any,
-) -> RunPlan:  # fmt: skip
-    """Turn option values and config defaults into a plan; items that adapters learnt are listed or left out."""
+    config: Config, tasks: Sequence[str], output: Path | None, *, model: str | None, sources: tuple[str, ...],
+    revision: str | None, limit: int | None, exclude_contaminated: bool, completion: bool, repeats: int,
+    max_tokens: int | None, temperature: float | None, top_p: float | None, inject: Any, group_size: int | None,
+    strict: bool, seed: int | None, only: tuple[str, ...], **named: Any,
+) -> tuple[RunPlan, Path]:  # fmt: skip
+    """A plan of option values and config defaults, and its run; items that adapters learnt are listed or left out.
+
+    Args:  output: where the run goes; None for the place that the plan decides.
+    """
     from lem.ab.arms import select_arms
     from lem.benchmarks.plan import MAX_TOKENS, TEMPERATURE, benchmark_plan
     from lem.chat.generate import GenerationSettings
@@ -105,10 +108,9 @@ def make_plan(
 
     arms = select_arms(_arms(config, resolve_model(config, model), **named), only)
     items, facts = choose_items(tasks, sources, limit, revision)
-    items, met = report_contaminated(items, arms, exclude=exclude_contaminated)
     signature = Path(config.kernel_dir) / "lek-1-sig.txt"
-    plan = benchmark_plan(
-        arms, items, sources=facts, probe_sha=source_key(facts),
+    plan_of = partial(
+        benchmark_plan, arms, sources=facts, probe_sha=source_key(facts),
         max_tokens=max_tokens, form="completion" if completion else "auto",
         settings=GenerationSettings(
             max_tokens=max_tokens or MAX_TOKENS,
@@ -119,8 +121,11 @@ def make_plan(
         signature=signature.read_text(encoding="utf-8").strip() if signature.is_file() else "",
         group_size=1 if strict else group_size or config.batch_size, command=("lem", *sys.argv[1:]),
     )  # fmt: skip
+    run = default_run(config, plan_of(items)) if output is None else output
+    kept, met = report_contaminated(items, arms, run, exclude=exclude_contaminated)
+    plan = plan_of(kept)
     plan.data.update(met)
-    return plan
+    return plan, run
 
 
 def _arms(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lem.judges.audit.verdict import FEWEST
+from lem.stats import FEWEST_UNITS
 
 if TYPE_CHECKING:
     from lem.judges.audit.run import Audit
@@ -25,7 +26,7 @@ _LEGEND = (
     "of identical answers; wins of the plainly better, losses of a truncated and an off-topic answer; wins of a copy "
     "that says no more than its original; the same verdict when asked again. Points: how much higher a copy is rated "
     "than its original. A check is passed when its whole interval is inside, failed when it is outside; "
-    f"fewer than {FEWEST} units (n) show nothing."
+    f"fewer than {FEWEST} units (n), for agreement {FEWEST_UNITS}, show nothing."
 )
 
 

@@ -37,11 +37,11 @@ def check_judges(options: JudgeOptions, info: RunInfo) -> None:
 def with_judges(run: Path, options: JudgeOptions, ask: Callable[[Judge, Pass], Graded]) -> list[Graded]:
     """Let every judge answer, one after the other; each gets what the ones before left of the budget."""
     from lem.judges.conduct import Pass
-    from lem.records.run import read_manifest
 
     specs = options.specs()
-    if len(specs) > 1:  # what is wrong with the last is not to be found after paying for the first
-        check_judges(options, read_manifest(run))
+    for spec in specs if len(specs) > 1 else ():  # what the last is refused for is found before paying for the first
+        with opened(spec, options) as judge:
+            ask(judge, Pass(options.asking, options.allow_self_judge, only_check=True))
     done: list[Graded] = []
     spent = 0.0
     for spec in specs:

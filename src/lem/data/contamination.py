@@ -1,8 +1,9 @@
 """Contamination: evaluation probes in training text, and protected text in a corpus.
 
-A prompt or an answer is contaminated by a probe if they share eight words in a row; a prompt also if its 3-gram
-Jaccard with the probe is above 0.3. A free rephrasing that shares neither passes: keeping those out is the writer's
-duty. The corpus check knows only the eight words in a row, against any text that must stay out of the corpus.
+A prompt or an answer is contaminated by a probe if they share eight words in a row, or if it holds the whole of a
+probe of four to seven words (`lem.data.short_texts`); a prompt also if its 3-gram Jaccard with the probe is above 0.3.
+A free rephrasing that shares none of these passes: keeping those out is the writer's duty. The corpus check knows only
+the eight words in a row, against any text that must stay out of the corpus.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from lem.data.chat_examples import ChatExample
 from lem.data.findings import Finding
 from lem.data.probes import Probe, read_probes
+from lem.data.short_texts import ShortTexts
 from lem.data.similarity import PROMPT_JACCARD, PROMPT_N, NgramIndex, near_duplicates_between, shingles
 from lem.errors import DataError, UserError
 
@@ -67,7 +69,7 @@ def check_probes(examples: Sequence[tuple[str, ChatExample]], sources: Sequence[
 
     Args:  examples: (file name, example) pairs.
     """
-    index = NgramIndex((source.label, source.probe.prompt) for source in sources)
+    index = _ProbeWords(sources)
     findings: list[Finding] = []
     for file, example in examples:
         for part, text in (("prompt", example.prompt), ("answer", example.answer)):
@@ -85,7 +87,7 @@ def check_probes(examples: Sequence[tuple[str, ChatExample]], sources: Sequence[
 
 
 def refuse_probes(texts: Iterable[tuple[str, str]], seeds: Sequence[Path], ids: Iterable[tuple[str, str]] = ()) -> None:
-    """Refuse training texts that hold an evaluation probe: eight words in a row, or a near-duplicate.
+    """Refuse training texts that hold an evaluation probe: its words, or a near-duplicate.
 
     Args:  texts: (place, text) pairs; the place is how the message names the text.
            seeds: probe files, or folders of them.
@@ -98,7 +100,7 @@ def refuse_probes(texts: Iterable[tuple[str, str]], seeds: Sequence[Path], ids: 
         if name.strip().casefold() in known:
             label = known[name.strip().casefold()]
             raise DataError(f"{place}: id '{name}' is that of evaluation probe {label}; {_NEVER_TRAINED}")
-    index = NgramIndex((source.label, source.probe.prompt) for source in sources)
+    index = _ProbeWords(sources)
     near = _NearIndex([source.probe.prompt for source in sources])
     for place, text in texts:
         if shared := index.shared(text):
@@ -108,6 +110,18 @@ def refuse_probes(texts: Iterable[tuple[str, str]], seeds: Sequence[Path], ids: 
             number, jaccard = nearest
             label, what = sources[number].label, f"{PROMPT_N}-gram Jaccard {jaccard:.2f}"
             raise DataError(f"{place} is near to evaluation probe {label} ({what}); {_NEVER_TRAINED}")
+
+
+class _ProbeWords:
+    """The words by which probes are known: any eight in a row of a long one, the whole of a short one."""
+
+    def __init__(self, sources: Sequence[ProbeSource]) -> None:
+        texts = [(source.label, source.probe.prompt) for source in sources]
+        self._runs, self._whole = NgramIndex(texts), ShortTexts(texts)
+
+    def shared(self, text: str) -> dict[str, list[str]]:
+        """Map the label of each probe that a text has words of to those words."""
+        return {**self._whole.held(text), **self._runs.shared(text)}
 
 
 class _NearIndex:

@@ -39,7 +39,20 @@ class SimilarPair:
 
 def words(text: str) -> list[str]:
     """Return the lower-cased words of a text, in order."""
-    return _WORD.findall(unicodedata.normalize("NFC", text).translate(_APOSTROPHES).lower())
+    return _WORD.findall(_plain(text))
+
+
+def words_and_gaps(text: str) -> tuple[list[str], list[str]]:
+    """Return the words of a text and what stands between them: gap i before word i, one more gap after the last."""
+    plain = _plain(text)
+    spans = [match.span() for match in _WORD.finditer(plain)]
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    gaps = [plain[end:start] for end, start in zip([0, *ends], [*starts, len(plain)], strict=True)]
+    return [plain[start:end] for start, end in spans], gaps
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_APOSTROPHES).lower()
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[str]:

@@ -9,28 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lem.data.items import read_run_items
 from lem.errors import Incomplete, UserError
+from lem.judges.answering import Answering, WrongJudge
 from lem.judges.calls import Asking, PlannedCall, pair_calls, rating_calls, rubrics_of
-from lem.judges.grade import Graded, grade
-from lem.judges.manifest import check_pedigree, check_same_judge, remove_unused, write_manifest, write_panel
+from lem.judges.grade import Graded, grade, wanted_calls
+from lem.judges.manifest import check_same_judge, remove_unused, write_manifest, write_panel
+from lem.judges.pairwise.outcomes import planned_tasks
 from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.prompt import template_version
 from lem.judges.protocol import Judge, Reply
 from lem.judges.rubrics import Rubric, read_rubric
+from lem.judges.unmixed import manners_of
 from lem.records import RunContents
 from lem.records.contents import read_contents
 
 
 @dataclass(frozen=True)
 class Pass:
-    """How a pass is made: how is asked, whether a judge may rate its own lineage, what the manifest says of it."""
+    """How a pass is made: how is asked, whether a judge may rate its own lineage, what the manifest says of it.
+
+    One that is `only_check` raises what the pass would be refused for, asks nothing and writes nothing.
+    """
 
     asking: Asking = field(default_factory=Asking)
     allow_self_judge: bool = False
     command: tuple[str, ...] = ()
     currency: str = ""
+    only_check: bool = False
     on_start: Callable[[int, int], None] = lambda total, missing: None
     on_reply: Callable[[PlannedCall, Reply], None] = lambda planned, reply: None
 
@@ -66,7 +74,10 @@ def judge_pairs(
     planned = [call for arm in arms for call in pair_calls(contents, baseline, arm, how.asking, judge.identity, tasks)]
     if not planned:
         raise UserError("these arms have no answers to the same probe, so there is nothing to compare.")
-    return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how)
+    compared = [
+        {"treatment": arm, "baseline": baseline, "tasks": planned_tasks(contents, baseline, arm, tasks)} for arm in arms
+    ]
+    return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how, compared)
 
 
 def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
@@ -83,22 +94,27 @@ def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
 
 def _ask(
     run: Path, judge: Judge, contents: RunContents, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
-    how: Pass,
+    how: Pass, compared: Sequence[Mapping[str, Any]] = (),
 ) -> Graded:  # fmt: skip
     """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge."""
-    pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=how.allow_self_judge)
     check_same_judge(run, judge.identity)
+    who = Answering(run, judge, contents.info, allow_self_judge=how.allow_self_judge)
+    if how.only_check:
+        n_wanted = len(wanted_calls(run, judge.identity.name, planned, rubrics))
+        return Graded(len(planned), len(planned) - n_wanted, 0, 0, 0, n_wanted, 0.0)
     begun, answered = False, 0
 
-    def write() -> None:
+    def write(cut_off: float = 0.0) -> None:
         refused = getattr(judge, "adapted", ())  # what a service did not take of a request; local models take all
         write_manifest(
-            run, judge.identity, pedigree, rubrics=rubrics, command=how.command, currency=how.currency, adapted=refused
-        )
+            run, judge.identity, who.pedigree, rubrics=rubrics, command=how.command, currency=how.currency,
+            adapted=refused, cut_off=cut_off, asked=manners_of(planned), compared=compared,
+        )  # fmt: skip
 
     def on_start(total: int, missing: int) -> None:
         nonlocal begun
         begun = True
+        who.begin()
         write()
         how.on_start(total, missing)
 
@@ -107,10 +123,11 @@ def _ask(
         answered += 1
         how.on_reply(one, reply)
 
+    who.on_kin = write
     try:
-        return grade(run, judge, planned, on_start=on_start, on_reply=on_reply)
+        return grade(run, who, planned, rubrics=rubrics, on_start=on_start, on_reply=on_reply)
     except UserError as error:
-        if not answered:
+        if not answered or isinstance(error, WrongJudge):
             raise
         raise Incomplete(
             f"{str(error).rstrip('.')}; {answered} verdicts of this pass are on disk, the same command goes on from "
@@ -118,6 +135,6 @@ def _ask(
         ) from error
     finally:
         if begun:  # else nothing was asked, and nothing is touched
-            write()
+            write(who.cut_off())
             remove_unused(run, judge.identity)
             write_panel(run)

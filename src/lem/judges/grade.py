@@ -1,13 +1,14 @@
 """The resumable pass that turns planned calls into judgements: `judgements/<judge>.jsonl` in the run directory.
 
 The rules, as for generating: what is stored with the same answer, prompt and version is kept; a stored error is asked
-again; a stored verdict of another version is a `ResumeMismatch`, found before anything is asked; an answer that was
-made anew is judged anew. Each judgement is one line, written as its reply comes.
+again; an answer that was made anew is judged anew. A dimension has one version: where any verdict of this judge on it
+has another one, of whatever answer, that is a `ResumeMismatch`, found before anything is asked. Each judgement is one
+line, written as its reply comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from lem.errors import ResumeMismatch
 from lem.judges.calls import PlannedCall
 from lem.judges.parse import Verdict, read_verdict
 from lem.judges.protocol import Ending, Judge, Reply
+from lem.judges.unmixed import KEPT, refuse_mixture, scale_of
 from lem.paths import slug
 from lem.records import Judgement
 from lem.records.contents import read_judgements
+from lem.records.judge_files import read_judge_manifests
 from lem.records.run import now
 from lem.records.store import JsonlStore, lock_file
 
@@ -53,12 +56,14 @@ def grade(
     judge: Judge,
     planned: Sequence[PlannedCall],
     *,
+    rubrics: Mapping[str, str] | None = None,
     on_start: Callable[[int, int], None] = lambda total, missing: None,
     on_reply: Callable[[PlannedCall, Reply], None] = lambda planned, reply: None,
 ) -> Graded:
     """Ask what is not answered yet and store every verdict.
 
-    Args:  on_start: called once with (calls of the pass, calls still to ask).  on_reply: after each reply is stored.
+    Args:  rubrics: dimension -> version and hash of the rubric, which a refusal names.
+           on_start: called once with (calls of the pass, calls still to ask).  on_reply: after each reply is stored.
     Raises: ResumeMismatch before anything is asked; what the judge raises, after what came is on disk.
     """
     name = judge.identity.name
@@ -66,7 +71,7 @@ def grade(
     path = judgement_file(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock_file(path.with_suffix(".lock")):
-        wanted = wanted_calls(run, name, planned)
+        wanted = wanted_calls(run, name, planned, rubrics)
         on_start(len(planned), len(wanted))
         counts = {"asked": 0, "unscored": 0, "failed": 0}
         costs: list[float | None] = []
@@ -97,21 +102,26 @@ def _generator(judge: Judge, planned: Sequence[PlannedCall], wanted: set[Any]) -
     return judge.replies([one.call for one in planned], wanted)
 
 
-def wanted_calls(run: Path, judge: str, planned: Sequence[PlannedCall]) -> set[Any]:
-    """The ids of the calls that are not answered yet.   Raises: ResumeMismatch for verdicts of another version."""
+def wanted_calls(
+    run: Path, judge: str, planned: Sequence[PlannedCall], rubrics: Mapping[str, str] | None = None
+) -> set[Any]:
+    """The ids of the calls that are not answered yet.
+
+    Raises: ResumeMismatch where a dimension of the plan has a verdict of another version; what `refuse_mixture` raises.
+    """
     stored = {one.full_key: one for one in read_judgements(run) if one.judge == judge}
+    file, manifest = judgement_file(run, judge), read_judge_manifests(run).get(judge, {})
+    refuse_mixture(file, stored.values(), planned, manifest, rubrics or {})
     wanted = set()
     for one in planned:
-        for dimension, version in zip(one.dimensions, one.versions, strict=True):
+        for dimension in one.dimensions:
             found = stored.get((*one.key, judge, dimension, one.order, one.against))
             if found is None or found.error is not None or found.record_sha != one.record_sha:
                 wanted.add(one.call.id)
-            elif (found.version, found.prompt_sha) != (version, one.prompt_sha):
+            elif found.prompt_sha != one.prompt_sha:
                 raise ResumeMismatch(
-                    f"{judgement_file(run, judge)}: '{dimension}' was judged with another model, rubric, prompt or "
-                    f"setting (--no-rationale and --judge-max-tokens are such; version {found.version or 'not known'}, "
-                    f"now {version}); ask as before, or give this judge a name of its own with --judge NAME=..., "
-                    "nothing was touched."
+                    f"{file}: '{dimension}' was judged on probe {one.key.probe_id} with another question, other "
+                    f"reference answers or another prompt than there are now; {KEPT}."
                 )
     return wanted
 
@@ -130,8 +140,8 @@ def judgements_of(one: PlannedCall, reply: Reply, verdict: Verdict, judge: str) 
             order=one.order,
             unscored=verdict.unscored,
             raw=reply.text,
-            low=_end(one, dimension, "minimum"),
-            high=_end(one, dimension, "maximum"),
+            low=scale_of(one, dimension)[0],
+            high=scale_of(one, dimension)[1],
             version=version,
             record_sha=one.record_sha,
             error=reply.error if reply.ending is Ending.FAILED else None,
@@ -143,12 +153,6 @@ def judgements_of(one: PlannedCall, reply: Reply, verdict: Verdict, judge: str) 
             n_tokens=reply.n_tokens if first or share == 1 else None,
             cost=reply.cost if first or share == 1 else None,
         )
-
-
-def _end(one: PlannedCall, dimension: str, which: str) -> float:
-    if one.order:
-        return {"minimum": 0.0, "maximum": 1.0}[which]
-    return float(one.call.schema["properties"][dimension][which])
 
 
 def _value(one: PlannedCall, verdict: Verdict, dimension: str) -> float:

@@ -8,7 +8,6 @@ the judge's joined outcome are compared.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from lem.errors import DataError
 from lem.judges.pairwise.pairs import pair_outcomes
 from lem.judges.panel import PANEL
+from lem.judges.series import Rubrics, Series, judged_by_series, label_series
 from lem.paths import slug
 from lem.records import Judgement, Key
 from lem.records.model import field_kinds, misfit
@@ -38,18 +38,17 @@ HUMAN = "human:"
 UNDONE = "undone"
 CANNOT_TELL = "cannot tell"
 _KINDS = field_kinds(Judgement)
-# What is compared: a rated dimension, or the comparison of two arms.
-Series = tuple[str, str]  # dimension, opponent ("" for ratings)
 
 
 @dataclass(frozen=True)
 class HumanAgreement:
-    """One judge beside the labels of one series.
+    """One judge beside the labels of one series: of one dimension, scale and rubric, or one comparison of two arms.
 
     `raw` is the share of answers with exactly the same value, `alpha` Krippendorff's (ordinal), `kappa` Cohen's with
-    quadratic weights over rounded labels. `prevalence` is the share of labels, `judged` that of the judge's values on
-    the same answers, that are positive: above the middle of the scale. `among_humans` is alpha between labellers.
-    `corrected` has for each arm the judge's share of positive values, corrected by its errors on the labelled answers.
+    quadratic weights over rounded labels, where answers to one probe are no independent ones. `prevalence` is the share
+    of labels, `judged` that of the judge's values on the same answers, that are positive: above the middle of the
+    scale. `among_humans` is alpha between labellers. `corrected` has for each arm the judge's share of positive values,
+    corrected by its errors on the labelled answers.
     """
 
     judge: str
@@ -72,8 +71,9 @@ def label_file(run: Path, labeller: str) -> Path:
 
 
 def read_labels(run: Path, *, with_undone: bool = False) -> list[Judgement]:
-    """Every label of a run, the last one of its key; those that were taken back are left out.
+    """Every label of a run in the order given, without those that were taken back.
 
+    Of several by one person on one cell and series the last one counts, whatever the answer was when it was given.
     Raises: DataError naming the line that is no label.
     """
     found: dict[tuple[object, ...], Judgement] = {}
@@ -88,7 +88,9 @@ def read_labels(run: Path, *, with_undone: bool = False) -> list[Judgement]:
                 fault = str(error)
             if fault is not None:
                 raise DataError(f"{nth_line(file, number)}: not a label ({fault}); restore it or remove that line.")
-            found[*label.key, label.judge, label.dimension, label.against] = label
+            key = (*label.key, label.judge, label_series(label))
+            found.pop(key, None)  # so that it stands where it was given last
+            found[key] = label
     return [label for label in found.values() if with_undone or label.unscored != UNDONE]
 
 
@@ -102,26 +104,51 @@ def _label_fault(label: Judgement) -> str | None:
     return None
 
 
-def human_agreement(labels: Sequence[Judgement], judgements: Sequence[Judgement]) -> list[HumanAgreement]:
+def human_agreement(
+    labels: Sequence[Judgement], judgements: Sequence[Judgement], rubrics: Rubrics
+) -> list[HumanAgreement]:
     """Every judge beside the labels, one entry for each judge and series that they share.
 
+    Args:  rubrics: by which the judges rated (see `rubric_hashes`).
     Labels without a value ("cannot tell") and judgements of another answer than the labelled one count for nothing.
     The panel is left out: its ratings are on no scale that people label by.
     """
+    theirs = {judge: judged_by_series(judged, rubrics) for judge, judged in _by_judge(judgements).items()}
     found = []
-    by_series: dict[Series, list[Judgement]] = {}
+    for series, mine in _labelled(labels).items():
+        for judge, judged in theirs.items():
+            values = judged_values(judged.get(series, ()))
+            if any(label.key in values for label in mine):
+                found.append(_agreement(judge, series, mine, values))
+    return found
+
+
+def other_scales(labels: Sequence[Judgement], judgements: Sequence[Judgement], rubrics: Rubrics) -> list[str]:
+    """Which labels are not compared with a judge, because it rated the same dimension by another scale or rubric."""
+    notes = []
+    for judge, judged in _by_judge(judgements).items():
+        theirs = list(judged_by_series(judged, rubrics))
+        for series, mine in _labelled(labels).items():
+            others = [one.instrument for one in theirs if one.topic == series.topic]
+            if others and series not in theirs:
+                notes.append(
+                    f"{len(mine)} labels of {series.dimension} on {series.instrument} are not compared with '{judge}', "
+                    f"which judged it on {' and on '.join(others)}"
+                )
+    return notes
+
+
+def _labelled(labels: Iterable[Judgement]) -> dict[Series, list[Judgement]]:
+    found: dict[Series, list[Judgement]] = {}
     for label in labels:
         if label.value is not None:
-            by_series.setdefault((label.dimension, label.against), []).append(label)
-    for (dimension, against), mine in by_series.items():
-        for judge in sorted({one.judge for one in judgements} - {PANEL}):
-            theirs = [
-                one for one in judgements if (one.judge, one.dimension, one.against) == (judge, dimension, against)
-            ]
-            values = judged_values(theirs)
-            if any(label.key in values for label in mine):
-                found.append(_agreement(judge, (dimension, against), mine, values))
+            found.setdefault(label_series(label), []).append(label)
     return found
+
+
+def _by_judge(judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+    judges = sorted({one.judge for one in judgements} - {PANEL})
+    return {judge: [one for one in judgements if one.judge == judge] for judge in judges}
 
 
 def judged_values(judgements: Iterable[Judgement]) -> dict[Key, tuple[float, str]]:
@@ -152,20 +179,23 @@ def _agreement(
             by_cell.setdefault(label.key, []).append(label.value)
     human = {key: fmean(given) for key, given in by_cell.items()}
     pairs = [(human[key], values[key][0]) for key in human]
-    middle = _middle(labels)
-    steps = 2.0 if series[1] else 1.0  # comparisons have halves
+    probes = [key.probe_id for key in human]
+    middle = _middle(series)
+    steps = 2.0 if series.against else 1.0  # comparisons have halves
     # A tie is no win: left out of the labels it would be missing from the errors and still count in what is corrected.
     positive = [(one > middle, other > middle) for one, other in pairs]
     return HumanAgreement(
         judge=judge,
-        dimension=series[0],
-        against=series[1],
+        dimension=series.dimension,
+        against=series.against,
         n=len(pairs),
         labellers=tuple(sorted({label.judge.removeprefix(HUMAN) for label in labels})),
         raw=rate(sum(one == other for one, other in pairs), len(pairs)),
-        alpha=krippendorff_alpha(np.array(pairs, dtype=float).reshape(-1, 2).T, "ordinal"),
+        alpha=krippendorff_alpha(np.array(pairs, dtype=float).reshape(-1, 2).T, "ordinal", clusters=probes),
         kappa=weighted_kappa(
-            [math.floor(one * steps + 0.5) for one, _ in pairs], [math.floor(other * steps + 0.5) for _, other in pairs]
+            [math.floor(one * steps + 0.5) for one, _ in pairs],
+            [math.floor(other * steps + 0.5) for _, other in pairs],
+            clusters=probes,
         ),
         prevalence=rate(sum(one for one, _ in positive), len(positive)),
         judged=rate(sum(other for _, other in positive), len(positive)),
@@ -174,10 +204,10 @@ def _agreement(
     )
 
 
-def _middle(labels: Sequence[Judgement]) -> float:
-    scales = Counter((label.low, label.high) for label in labels)
-    low, high = scales.most_common(1)[0][0]
-    return ((low or 0.0) + (high or 0.0)) / 2
+def _middle(series: Series) -> float:
+    assert series.low is not None  # labels have a scale
+    assert series.high is not None
+    return (series.low + series.high) / 2
 
 
 def _among_humans(labels: Sequence[Judgement]) -> Estimate:
@@ -185,7 +215,7 @@ def _among_humans(labels: Sequence[Judgement]) -> Estimate:
     cells = sorted({label.key for label in labels})
     given = {(label.judge, label.key): label.value for label in labels if label.value is not None}
     table = [[given.get((person, cell), math.nan) for cell in cells] for person in people]
-    return krippendorff_alpha(table, "ordinal")
+    return krippendorff_alpha(table, "ordinal", clusters=[cell.probe_id for cell in cells])
 
 
 def _corrected(

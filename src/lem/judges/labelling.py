@@ -23,6 +23,7 @@ from lem.judges.human import CANNOT_TELL, HUMAN, UNDONE, label_file, read_labels
 from lem.judges.pairwise.pairs import PREFERENCE, pair_sha, pairs_of
 from lem.judges.rubrics import Rubric
 from lem.judges.sampling import draw, stratified, usable_records
+from lem.judges.series import Series, label_series
 from lem.records import Judgement, Key, RunContents, text_sha
 from lem.records.run import now
 from lem.records.store import JsonlStore, lock_file
@@ -56,8 +57,9 @@ class LabelTask:
 
     @property
     def id(self) -> tuple[object, ...]:
-        """What one labeller gives one label for."""
-        return (*self.key, self.dimension, self.against)
+        """What one labeller gives one label for: this text, on this scale."""
+        series = Series(self.dimension, self.against, self.low, self.high, self.version)
+        return (*self.key, series, self.record_sha)
 
 
 def rating_tasks(
@@ -148,7 +150,7 @@ def sample(
 class Labelling:
     """The work of one labeller on a run: where it stands, and labels written to disk as they are given.
 
-    A context manager. Labels of earlier sessions count as done.
+    A context manager. Labels of earlier sessions count as done where answer, scale and rubric are still the same.
     Raises: UserError when another session of the same labeller is open.
     """
 
@@ -159,8 +161,9 @@ class Labelling:
         self.judge = f"{HUMAN}{labeller}"
         self.path = label_file(run, labeller)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        mine = {(*one.key, one.dimension, one.against) for one in read_labels(run) if one.judge == self.judge}
-        self._given = [index for index, task in enumerate(self.tasks) if task.id in mine]  # in the order given
+        place = {task.id: index for index, task in enumerate(self.tasks)}
+        mine = [(*one.key, label_series(one), one.record_sha) for one in read_labels(run) if one.judge == self.judge]
+        self._given = [place[one] for one in mine if one in place]  # in the order given
         self._lock = lock_file(self.path.with_suffix(".lock"))
         self._store: JsonlStore | None = None
 

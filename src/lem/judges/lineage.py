@@ -7,8 +7,8 @@ little was known to find anything. An architecture is no lineage: it is named on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lem.judges.ancestry import ADAPTER, MODEL, Ancestry, ancestry_of
@@ -32,15 +32,28 @@ class Kin:
     kind: str = WEIGHTS
 
 
-def kinship(judge: JudgeIdentity, info: RunInfo) -> list[Kin]:
+def kinship(judge: JudgeIdentity, info: RunInfo, reported: Sequence[str] = ()) -> list[Kin]:
     """Every arm that shares weights, adapter, ancestor, name or declared family with the judge, with the best reason.
 
     In the order of the run's arms, each at most once. Weights count as shared with every arm that is built on them, be
     it with an adapter or a kernel.
+
+    Args:  reported: the models that a service says have answered; kin of any of them is kin of the judge.
     """
-    own = judge_ancestry(judge)
-    found = ((arm, evidence(own, arm_ancestry(facts))) for arm, facts in info.arms.items())
-    return [Kin(arm, why, kind) for arm, (why, kind) in found if why]
+    selves = [judge_ancestry(judge), *(judge_ancestry(one) for one in _answering(judge, reported))]
+    found = []
+    for arm, facts in info.arms.items():
+        other = arm_ancestry(facts)
+        why, kind = next((reason for own in selves if (reason := evidence(own, other))[0]), ("", ""))
+        found += [Kin(arm, why, kind)] if why else []
+    return found
+
+
+def _answering(judge: JudgeIdentity, reported: Sequence[str]) -> list[JudgeIdentity]:
+    """The judge under each model that was reported; a local judge reports its hashes, which are known."""
+    known = [] if judge.backend == LOCAL else reported
+    names = judge.lineage.get("names", [])
+    return [replace(judge, model=model, lineage={**judge.lineage, "names": [*names, model]}) for model in known]
 
 
 def evidence(own: Ancestry, other: Ancestry) -> tuple[str, str]:
@@ -109,11 +122,16 @@ def unknown_lineage(judge: JudgeIdentity) -> str | None:
     )
 
 
-def lineage_notes(judge: JudgeIdentity, info: RunInfo) -> list[str]:
+def lineage_notes(judge: JudgeIdentity, info: RunInfo, reported: Sequence[str] = ()) -> list[str]:
     """What a reader should know of a judge's lineage though it is no kinship, as sentences.
 
     An unknown judge, arms of unknown lineage (one sentence for all), and families of one maker.
+
+    Args:  reported: the models that a service says have answered; they speak for the judge in place of its own name.
     """
+    selves = _answering(judge, reported)
+    if selves:
+        return list(dict.fromkeys(note for one in selves for note in lineage_notes(one, info)))
     own = judge_ancestry(judge)
     arms = {arm: arm_ancestry(facts) for arm, facts in info.arms.items()}
     notes = [note] if (note := unknown_lineage(judge)) else []

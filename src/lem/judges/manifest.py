@@ -18,30 +18,38 @@ from lem.records import Judgement, RunInfo, write_atomic
 from lem.records.contents import read_contents, read_judgements
 from lem.records.judge_files import PAIRS, read_judge_manifests
 from lem.records.run import now
+from lem.records.store import read_jsonl
 
 
 @dataclass(frozen=True)
 class Pedigree:
-    """What binds a judge to the arms that it judges, and what is not known of it."""
+    """What binds a judge to the arms that it judges, and what is not known of it.
+
+    It is `refused` where kin showed itself only in a reply, and self-judging was not allowed.
+    """
 
     kin: tuple[Kin, ...]
     notes: tuple[str, ...]
+    refused: bool = False
 
 
-def check_pedigree(identity: JudgeIdentity, info: RunInfo, *, allow_self_judge: bool) -> Pedigree:
+def check_pedigree(
+    identity: JudgeIdentity, info: RunInfo, *, allow_self_judge: bool, reported: Sequence[str] = ()
+) -> Pedigree:
     """Refuse a judge of one lineage with a contestant, and a name that its files cannot have.
 
+    Args:  reported: the models that its replies are said to be of.
     Raises: UserError naming judge, arm and reason, unless self-judging is allowed, which every table then says.
     """
     _check_name(identity.name)
-    kin = tuple(kinship(identity, info))
+    kin = tuple(kinship(identity, info, reported))
     if kin and not allow_self_judge:
         raise UserError(
             f"the judge '{identity.name}' is of one lineage with arm '{kin[0].arm}' ({kin[0].why.rstrip('.')}), and "
             "models rate their own kind too well; take another --judge, or --allow-self-judge, which watermarks every "
             "table."
         )
-    return Pedigree(kin, tuple(lineage_notes(identity, info)))
+    return Pedigree(kin, tuple(lineage_notes(identity, info, reported)))
 
 
 SCORER = "scorer"  # what a metric says of its source where no judge stands behind it
@@ -91,34 +99,49 @@ def same_judge(stored: Mapping[str, Any], identity: JudgeIdentity) -> bool:
     return bool(was == now_is)
 
 
+def reported_models(run: Path, judge: str) -> list[str]:
+    """The models that a judge's verdicts in a run are said to be of, sorted."""
+    return sorted({one.model for one in read_judgements(run) if one.judge == judge and one.model})
+
+
 def remove_unused(run: Path, identity: JudgeIdentity) -> None:
-    """Remove the manifest of a judge that has said nothing."""
-    if not any(one.judge == identity.name for one in read_judgements(run)):
+    """Remove the manifest of a judge that has said nothing and cost nothing."""
+    spent = read_judge_manifests(run).get(identity.name, {}).get("cost")
+    if not spent and not any(one.judge == identity.name for one in read_judgements(run)):
         (run / "judgements" / f"{slug(identity.name)}.json").unlink(missing_ok=True)
 
 
 def write_manifest(
     run: Path, identity: JudgeIdentity, pedigree: Pedigree, *, rubrics: Mapping[str, str], command: Sequence[str],
-    currency: str = "", adapted: Sequence[str] = (),
+    currency: str = "", adapted: Sequence[str] = (), cut_off: float = 0.0, asked: Mapping[str, Any] | None = None,
+    compared: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Write `judgements/<judge>.json` over what is stored; rubrics and kin of earlier passes stay in it.
 
     Args:  rubrics: dimension -> version and hash of its rubric.  adapted: what the service refused of a request.
+           cut_off: what calls without a verdict on disk may have cost since the last writing.
+           asked: dimension -> manner of asking.  compared: `treatment`, `baseline` and `tasks` that were asked for.
     Returns: the manifest.
     """
     before = read_judge_manifests(run).get(identity.name, {})
-    stored = [one for one in read_judgements(run) if one.judge == identity.name]
+    unscored = Counter(one.unscored for one in read_judgements(run) if one.judge == identity.name and one.unscored)
+    took, lost = totals(asked_lines(run, identity.name)), before.get("cost_cut_off", 0.0) + cut_off
     known = {entry["arm"]: entry for entry in before.get("kin", [])}
     manifest = {
         **asdict(identity),
         "judge": identity.name,
-        "reported_models": sorted({one.model for one in stored if one.model}),
+        "reported_models": reported_models(run, identity.name),
         "rubrics": {**before.get("rubrics", {}), **rubrics},
+        "asked": {**before.get("asked", {}), **(asked or {})},
+        "compared": _with_tasks(before.get("compared", []), compared),
         "kin": list({**known, **{kin.arm: asdict(kin) for kin in pedigree.kin}}.values()),
-        "allow_self_judge": bool(pedigree.kin) or before.get("allow_self_judge", False),
+        "allow_self_judge": bool(pedigree.kin and not pedigree.refused) or before.get("allow_self_judge", False),
         "notes": list(dict.fromkeys([*before.get("notes", []), *pedigree.notes])),
         "adapted": list(dict.fromkeys([*before.get("adapted", []), *adapted])),
-        **totals(stored),
+        **took,
+        "cost": None if took["cost"] is None else took["cost"] + lost,
+        "cost_cut_off": lost,
+        "unscored": dict(unscored),
         "currency": currency or before.get("currency", ""),
         "command": list(command),
         "created": before.get("created") or now(),
@@ -129,27 +152,48 @@ def write_manifest(
     return manifest
 
 
-def totals(stored: Iterable[Judgement]) -> dict[str, Any]:
-    """Calls, tokens and cost of stored judgements; a sum is None where a part of it is not known.
+def _with_tasks(before: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons of all passes, each once with all its tasks."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in (*before, *further):
+        pair = (one["treatment"], one["baseline"])
+        known = found.setdefault(pair, {"treatment": pair[0], "baseline": pair[1], "tasks": []})
+        known["tasks"] = list(dict.fromkeys([*known["tasks"], *one["tasks"]]))
+    return list(found.values())
 
-    The judgements of one call have one prompt, and the first of them holds its tokens and cost.
+
+def asked_lines(run: Path, judge: str) -> list[Judgement]:
+    """Every line that a judge's calls have left, in file order: also of those that were asked again since."""
+    path = run / "judgements" / f"{slug(judge)}.jsonl"
+    rows = read_jsonl(path)[0] if path.is_file() else []
+    return [Judgement(**row) for row in rows if row.get("judge") == judge]
+
+
+def totals(lines: Iterable[Judgement]) -> dict[str, Any]:
+    """Calls, tokens and cost behind lines of a judge's file; a sum is None where a part of it is not known.
+
+    The lines of one call stand together, have one prompt and one dimension each, and the first holds its tokens and
+    cost. Tokens are those of replies: a call that failed without one adds none.
     """
-    calls: dict[tuple[Any, ...], Judgement] = {}
-    unscored: Counter[str] = Counter()
-    for one in stored:
-        calls.setdefault((*one.key, one.order, one.against, one.prompt_sha), one)
-        unscored.update([one.unscored] if one.unscored else [])
+    calls: list[Judgement] = []
+    call: tuple[Any, ...] = ()
+    dimensions: set[str] = set()
+    for one in lines:
+        if (*one.key, one.order, one.against, one.prompt_sha) != call or one.dimension in dimensions:
+            call, dimensions = (*one.key, one.order, one.against, one.prompt_sha), set()
+            calls.append(one)
+        dimensions.add(one.dimension)
 
-    def total(name: str) -> Any:
-        parts = [getattr(one, name) for one in calls.values()]
+    def total(name: str, of: Iterable[Judgement]) -> Any:
+        parts = [getattr(one, name) for one in of]
         return None if any(part is None for part in parts) else sum(parts)
 
+    replies = [one for one in calls if one.error is None or one.n_tokens is not None]
     return {
         "calls": len(calls),
-        "n_prompt_tokens": total("n_prompt_tokens"),
-        "n_tokens": total("n_tokens"),
-        "cost": total("cost"),
-        "unscored": dict(unscored),
+        "n_prompt_tokens": total("n_prompt_tokens", replies),
+        "n_tokens": total("n_tokens", replies),
+        "cost": total("cost", calls),
     }
 
 

@@ -2,7 +2,8 @@
 
 White space and one code fence may stand around the object. Nothing is mended and nothing is searched for: an object
 in the middle of other text may have been quoted from the answer under judgement. The nonce in the field `item` ties
-a reply to its call, so that a verdict which stands in a judged text, and which the judge merely repeats, is none.
+a reply to its call, so that a verdict which stands in a judged text, and which the judge merely repeats, is none. That
+holds where the judge writes the nonce itself: services do, local judges have it written by their grammar.
 """
 
 from __future__ import annotations

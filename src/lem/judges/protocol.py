@@ -43,7 +43,8 @@ class Reply:
     """What came back for one call.
 
     `text` is the reply as it came ("" when there is none), `error` the reason of a FAILED one. `model` is the version
-    that the service says answered. Tokens are None where they are not reported, `cost` where the price is not known.
+    that the service says answered. Tokens are None where they are not reported, `cost` where the price is not known;
+    it is that of all attempts, where no reply tells at its most.
     """
 
     id: Any

@@ -1,4 +1,8 @@
-"""Which items of a run an adapter was trained on, as its manifest says: `data.contaminated`, item -> adapters."""
+"""Which items of a run its weights were trained on, as the manifest says: `data.contaminated`, item -> weights.
+
+Weights are named as the arm names them: by an adapter's folder, or by the model that an adapter was fused into.
+`data.too_short` has the items whose questions were too short to be looked for in training data.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 CONTAMINATED = "contaminated"
+TOO_SHORT = "too_short"
 
 
 def contaminated_items(data: Mapping[str, Any]) -> dict[str, list[str]]:

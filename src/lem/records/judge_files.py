@@ -99,9 +99,22 @@ def joined_audits(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, di
 
 
 def is_manifest(found: Any) -> bool:
-    """Whether an object has what is read of a judge's manifest: its name, and arms as its kin."""
-    kin = found.get("kin", []) if isinstance(found, dict) and type(found.get("judge")) is str else None
-    return type(kin) is list and all(type(entry) is dict and type(entry.get("arm")) is str for entry in kin)
+    """Whether an object has what is read of a judge's manifest: its name, arms as its kin, and what it compared."""
+    if not isinstance(found, dict) or type(found.get("judge")) is not str:
+        return False
+    kin, compared = found.get("kin", []), found.get("compared", [])
+    return (
+        _all_have(kin, "arm")
+        and _all_have(compared, "treatment", "baseline")
+        and all(type(entry.get("tasks")) is list for entry in compared)
+    )
+
+
+def _all_have(entries: Any, *texts: str) -> bool:
+    """Whether these are a list of objects with texts under these names."""
+    return type(entries) is list and all(
+        type(entry) is dict and all(type(entry.get(name)) is str for name in texts) for entry in entries
+    )
 
 
 def is_audit(found: Any) -> bool:

@@ -33,7 +33,11 @@ class JudgedMetric:
 
 @dataclass(frozen=True)
 class WinRateView:
-    """One comparison of two arms by one judge; estimates are shares, None where there is none."""
+    """One comparison of two arms by one judge; estimates are shares, None where there is none.
+
+    `counts` are of pairs: won, tied and lost; `lost` those unscored, failed and missing, of which `unscored` has the
+    reasons.
+    """
 
     title: str
     rate: Estimate | None
@@ -42,6 +46,7 @@ class WinRateView:
     first_slot: Estimate | None
     bounds: tuple[float, float] | None
     counts: str
+    lost: list[str]
     unscored: str
 
 
@@ -142,6 +147,7 @@ def _win_rate(entry: Mapping[str, Any]) -> WinRateView:
         first_slot=estimate_of(entry.get("first_slot")),
         bounds=(float(bounds[0]), float(bounds[1])) if bounds else None,
         counts=f"{', '.join(told)}; {inconsistent}",
+        lost=[str(n) for n in (sum(unscored.values()), entry.get("n_failed", ABSENT), entry.get("n_missing", ABSENT))],
         unscored=", ".join(f"{n} {reason}" for reason, n in sorted(Counter(unscored).items())),
     )
 

@@ -8,7 +8,7 @@ cluster-robust (CR2) t interval over domains, because each alone covers less tha
 Values that are missing never enter: NaN is refused with a ValueError.
 """
 
-from lem.stats.agreement import krippendorff_alpha, weighted_kappa
+from lem.stats.agreement import FEWEST_UNITS, krippendorff_alpha, weighted_kappa
 from lem.stats.binary import mcnemar
 from lem.stats.clusters import cluster_bootstrap, cluster_t_test, design_effect
 from lem.stats.corrected import CorrectedRate, corrected_rate
@@ -25,6 +25,7 @@ from lem.stats.repeats import NoiseComponents, fixed_set_difference, noise_compo
 from lem.stats.scale import keep_on_scale, mean_on_scale
 
 __all__ = [
+    "FEWEST_UNITS",
     "CorrectedRate",
     "Estimate",
     "LengthControlled",

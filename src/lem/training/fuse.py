@@ -18,6 +18,7 @@ from mlx.utils import tree_unflatten
 
 from lem.chat.load import ChatModel, file_sha, load, read_adapter_config
 from lem.chat.stored import load_stored, parameters
+from lem.chat.trainings import ALL, rows, trainings_of_adapter, trainings_of_model
 from lem.errors import CheckFailed, UserError
 from lem.records.run import versions
 from lem.records.staged import refuse_occupied, staged_folder
@@ -88,7 +89,7 @@ def fuse_adapter(
         if proof.faults:
             raise CheckFailed(_refusal(output, proof, merged, settings))
         report = FuseReport(str(output), merged, fused.model_sha, proof)
-        _write_proof(work, report, chat, settings)
+        _write_proof(work, report, chat, adapter, settings)
     return report
 
 
@@ -157,7 +158,7 @@ def _refusal(output: Path, proof: Proof, merged: Merged, settings: FuseSettings)
     )
 
 
-def _write_proof(folder: Path, report: FuseReport, chat: ChatModel, settings: FuseSettings) -> None:
+def _write_proof(folder: Path, report: FuseReport, chat: ChatModel, adapter: Path, settings: FuseSettings) -> None:
     """What was fused from what and how it was checked, beside the weights."""
     record = {
         "model": chat.name,
@@ -165,6 +166,7 @@ def _write_proof(folder: Path, report: FuseReport, chat: ChatModel, settings: Fu
         "adapter": chat.adapter,
         "adapter_sha": chat.adapter_sha,
         "fused_model_sha": report.model_sha,
+        ALL: rows([*trainings_of_adapter(adapter, chat.adapter_sha), *trainings_of_model(chat.path, chat.model_sha)]),
         **asdict(report.merged),
         "n_prompts": settings.n_prompts,
         "max_tokens": parity.MAX_TOKENS,

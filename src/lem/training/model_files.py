@@ -16,6 +16,7 @@ from mlx_lm.utils import make_shards
 
 from lem.chat.load import ChatModel, model_identity
 from lem.chat.stored import parameters
+from lem.chat.trainings import ALL, rows, trainings_of_model
 from lem.errors import UserError
 
 _COPIED = {".json", ".jinja", ".model", ".tiktoken", ".txt", ".py"}
@@ -148,7 +149,10 @@ def write_model(folder: Path, source: Path, weights: dict[str, mx.array], config
 
 def write_provenance(folder: Path, source: ChatModel) -> None:
     """Say in a finished model folder what it was made of, so that its lineage is known: `lem_provenance.json`."""
-    made = {"model": source.name, "base_model_sha": source.model_sha, "model_sha": model_identity(folder)}
+    made = {
+        "model": source.name, "base_model_sha": source.model_sha, "model_sha": model_identity(folder),
+        ALL: rows(trainings_of_model(source.path, source.model_sha)),
+    }  # fmt: skip
     (folder / PROVENANCE).write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 from threadpoolctl import threadpool_info
 
 from lem.chat.load import ChatModel, file_sha
+from lem.chat.trainings import BEFORE, rows, trainings_of_adapter
 from lem.data import read_chat_examples
 from lem.data.contamination import refuse_probes
 from lem.errors import UserError
@@ -129,9 +130,13 @@ def warn_of_changes(output: Path, before: Mapping[str, Any], now: Mapping[str, A
 
 
 def adapter_config(
-    chat: ChatModel, data: Path, shas: dict[str, str], settings: TrainingSettings, applied: Applied, parent: str | None
-) -> str:
-    """The text of adapter_config.json: mlx-lm's keys, our settings, and where everything came from."""
+    chat: ChatModel, data: Path, shas: dict[str, str], settings: TrainingSettings, applied: Applied,
+    parent: str | None, start: Path | None = None,
+) -> str:  # fmt: skip
+    """The text of adapter_config.json: mlx-lm's keys, our settings, and where everything came from.
+
+    Args:  parent, start: hash and folder of the adapter that the training begins from.
+    """
     parameters: dict[str, Any] = {"rank": settings.rank, "scale": settings.scale, "dropout": settings.dropout}
     if applied.keys is not None:
         parameters["keys"] = list(applied.keys)
@@ -142,9 +147,11 @@ def adapter_config(
         "model": chat.name,
         "base_model_sha": chat.model_sha,
         "template_sha": template_sha(chat),
+        "parent_adapter": None if start is None else str(start),
         "parent_adapter_sha": parent,
         "data": str(data),
         "data_sha": shas,
+        BEFORE: [] if start is None else rows(trainings_of_adapter(start, parent)),
         "seed": settings.seed,
         "training": as_json(settings),
     }

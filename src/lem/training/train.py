@@ -105,7 +105,7 @@ def train(
         before = _checkpoint_of(output, identity, ranks) if resume else None
         stack.enter_context(gradient_checkpointing(chat.model, settings.grad_checkpoint))
         training = Training(chat, head, found, schedule, output, settings, identity, hooks or Hooks(), ranks)
-        training.run(before, adapter_config(chat, data, found.shas, settings, applied, parent))
+        training.run(before, adapter_config(chat, data, found.shas, settings, applied, parent, from_adapter))
     was_finished = before is not None and before.progress.finished
     return _report(output, settings, applied, found, training.progress, training.pace.mean, was_finished)
 

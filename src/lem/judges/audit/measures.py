@@ -174,7 +174,7 @@ def _ratings(rows: Iterable[AuditRow]) -> Ratings:
 
 
 def _rating_measures(ratings: Ratings, probes: Mapping[str, str], widest: float) -> list[Measure]:
-    found = [_told_apart(ratings), _retest(ratings), _retest_alpha(ratings)]
+    found = [_told_apart(ratings), _retest(ratings), _retest_alpha(ratings, probes)]
     for name, words in _copies(ratings):
         found.append(_shift(ratings, name, f"{words}, rated higher by", probes, widest))
     found.append(_off_topic(ratings, probes, widest))
@@ -208,7 +208,7 @@ def _retest(ratings: Ratings) -> Measure:
     return Measure("rating: retest", about, _share(within), SHARE)
 
 
-def _retest_alpha(ratings: Ratings) -> Measure:
+def _retest_alpha(ratings: Ratings, probes: Mapping[str, str]) -> Measure:
     """Agreement of the judge with itself, each answer's mean over its dimensions as the unit."""
     first, second = ratings.get(ORIGINAL, {}), ratings.get(AGAIN, {})
     units = [unit for unit in first if _differences(first[unit], second.get(unit, {}))]
@@ -216,7 +216,8 @@ def _retest_alpha(ratings: Ratings) -> Measure:
     table = [
         [fmean(by[unit][name] for name in names) for unit, names in shared] or [math.nan] for by in (first, second)
     ]
-    found = krippendorff_alpha(table, "interval")
+    clusters = [probes.get(unit) or unit for unit in units] or [""]
+    found = krippendorff_alpha(table, "interval", clusters=clusters)
     return Measure("rating: retest alpha", "agreement with itself when asked again", found, ALPHA)
 
 

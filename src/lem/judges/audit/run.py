@@ -9,7 +9,7 @@ from typing import Any
 
 from lem.data.items import read_run_items
 from lem.errors import UserError
-from lem.judges.audit.agreement import JudgeAgreement, judge_agreement
+from lem.judges.audit.agreement import JudgeAgreement, judge_agreement, not_compared
 from lem.judges.audit.canaries import canaries_sha
 from lem.judges.audit.history import Finding, deciding, earlier_findings, findings, refuse_other_judge, scope, standing
 from lem.judges.audit.manner import manner_notes
@@ -21,6 +21,7 @@ from lem.judges.calls import LOCAL, benchmark_of, version_of
 from lem.judges.human import HumanAgreement, human_agreement, read_labels
 from lem.judges.protocol import Judge, JudgeIdentity, Reply
 from lem.judges.rubrics import Rubric, rubrics_for
+from lem.judges.series import rubric_hashes
 from lem.paths import slug
 from lem.records import RunContents, read_contents
 from lem.records.run import now
@@ -97,7 +98,8 @@ def _concluded(
     run: Path, identity: JudgeIdentity, contents: RunContents, settings: AuditSettings, plan: AuditPlan,
     done: AuditPass, before: Sequence[Finding], notes: tuple[str, ...], facts: dict[str, Any],
 ) -> Audit:  # fmt: skip
-    humans = tuple(one for one in human_agreement(read_labels(run), contents.judgements) if one.judge == identity.name)
+    labels, rubrics = read_labels(run), rubric_hashes(contents.judges)
+    humans = tuple(one for one in human_agreement(labels, contents.judgements, rubrics) if one.judge == identity.name)
     measured = [*measures(done.rows, plan.widest), *(_as_measure(one) for one in humans)]
     checks = tuple(check(measured))
     failed = sum(row.error is not None for row in done.rows)
@@ -115,12 +117,12 @@ def _concluded(
         checks=checks,
         earlier=earlier,
         others=tuple(one for one in measured if one.name not in held),
-        judges=tuple(one for one in judge_agreement(contents.judgements) if identity.name in one.judges),
+        judges=tuple(one for one in judge_agreement(contents.judgements, rubrics) if identity.name in one.judges),
         humans=humans,
         unscored=unscored_reasons(done.rows),
         failed=failed,
         missing=done.missing,
-        notes=(*notes, *_kept(identity, earlier)),
+        notes=(*notes, *not_compared(labels, contents.judgements, identity.name, rubrics), *_kept(identity, earlier)),
         path=run,
     )
     document = {**summary(audit, found), **_sample(identity, settings, plan, done), **facts}

@@ -1,7 +1,8 @@
 """May a judge be trusted? One table of bounds, each with its reason; the interval decides and not the point.
 
-A check is passed when its interval lies wholly inside the bounds, failed when it lies wholly outside, and otherwise
-not shown. A judge is trustworthy when every check that was made is passed, not trustworthy when one is failed.
+A check is passed when its interval lies wholly inside the bounds, failed when it lies wholly outside, and otherwise,
+or with too few units, not shown. A judge is trustworthy when every check that was made is passed, not trustworthy when
+one is failed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from enum import StrEnum
 from lem.judges.audit import canaries
 from lem.judges.audit.measures import ALPHA, POINTS, Measure
 from lem.judges.audit.plan import BETTER, IDENTICAL, INJECTED
+from lem.stats import FEWEST_UNITS
 
 FEWEST = 5  # units; fewer show nothing, however much they agree
 HUMANS = "humans: alpha"
@@ -110,8 +112,8 @@ def check(found: Iterable[Measure]) -> list[Check]:
 
 
 def _status(measure: Measure, bound: Bound) -> Status:
-    found = measure.estimate
-    if found.n < FEWEST or math.isnan(found.low) or math.isnan(found.high):
+    found, fewest = measure.estimate, FEWEST_UNITS if measure.unit == ALPHA else FEWEST
+    if found.n < fewest or math.isnan(found.low) or math.isnan(found.high):
         return Status.NOT_SHOWN
     if bound.low <= found.low and found.high <= bound.high:
         return Status.PASSED

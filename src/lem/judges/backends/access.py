@@ -14,8 +14,10 @@ import httpx
 
 from lem.errors import UserError
 
-# Keywords that services ignore or refuse in a schema; a strict parser reads the reply all the same.
-_NOT_PORTABLE = frozenset({"maxLength", "minLength", "pattern"})
+# Keywords that services ignore or refuse in a schema; a strict parser reads the reply all the same. A constant is
+# left out for what it would prove: the item code of a reply shows which item was read only if it can be wrong.
+_NOT_SENT = frozenset({"const", "maxLength", "minLength", "pattern"})
+_PORTS = {"http": 80, "https": 443}
 
 
 def read_key(*variables: str) -> tuple[str, str] | None:
@@ -63,6 +65,18 @@ def is_local(url: str) -> bool:
         return False
 
 
+def service_at(url: str) -> str:
+    """The service at a URL as it is stored: with its port and path, which tell the models behind one host apart.
+
+    The usual names of this machine are one, and so are a port that is named and the same port left out.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
 def warn_of_clear_text(judge: str, url: str, variable: str) -> None:
     """Warn once if a URL takes a key and texts over the network as they are (http to another machine)."""
     if urlsplit(url).scheme == "http" and not is_local(url):
@@ -80,7 +94,7 @@ def certificates() -> ssl.SSLContext:
 
 
 def portable_schema(schema: Any) -> Any:
-    """A copy of a JSON schema in the keywords that services take: `const` as an `enum` of one, no limits of length."""
+    """A copy of a JSON schema in the keywords that services take: no limits of length, and of a constant its type."""
     if isinstance(schema, list):
         return [portable_schema(part) for part in schema]
     if not isinstance(schema, dict):
@@ -89,8 +103,6 @@ def portable_schema(schema: Any) -> Any:
     for name, value in schema.items():
         if name == "properties":
             found[name] = {key: portable_schema(part) for key, part in value.items()}
-        elif name == "const":
-            found["enum"] = [value]
-        elif name not in _NOT_PORTABLE:
+        elif name not in _NOT_SENT:
             found[name] = value if name in ("enum", "required") else portable_schema(value)
     return found

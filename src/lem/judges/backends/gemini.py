@@ -69,7 +69,7 @@ def open_gemini(name: str, model: str, limits: Limits, *, temperature: float = 0
     settings = {
         "temperature": temperature if sampled else "of the service",
         "thinking": "of the service" if sampled else "low",
-        "response": "json_schema",
+        "response": "json_schema with a free item code",
     }
     identity = JudgeIdentity(name, "gemini", model, settings, {"sha": [], "names": [model]})
 

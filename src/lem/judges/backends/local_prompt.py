@@ -76,7 +76,8 @@ def _pieced(chat: ChatModel, roles: Sequence[str], contents: Sequence[str]) -> t
 def verdict_grammar(call: Call) -> Grammar:
     """The grammar of a call's verdict: its schema, with the free texts so short that the reply ends in time.
 
-    What must be written takes at most a token for each byte; the texts share the tokens that are left.
+    What must be written takes at most a token for each byte; the texts share the tokens that are left. The item code is
+    the grammar's, not the model's: small models cannot copy it (lem-nano: 0 of 64), so here it proves nothing.
     """
     properties: dict[str, dict[str, Any]] = call.schema["properties"]
     texts = [name for name, schema in properties.items() if _is_text(schema)]

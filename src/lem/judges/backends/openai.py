@@ -14,13 +14,19 @@ import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
 
 from lem.errors import UserError
-from lem.judges.backends.access import certificates, is_local, portable_schema, read_key, warn_of_clear_text
+from lem.judges.backends.access import (
+    certificates,
+    is_local,
+    portable_schema,
+    read_key,
+    service_at,
+    warn_of_clear_text,
+)
 from lem.judges.backends.faults import WITHOUT, Passing, Service, fault_of, no_such_model, not_reached
 from lem.judges.backends.limits import Limits
 from lem.judges.backends.remote import RemoteJudge
@@ -51,11 +57,10 @@ def open_openai(name: str, model: str, url: str, limits: Limits, *, temperature:
     service = Service(name, model, url, VARIABLE, (found[1],) if found else ())
     warn_of_clear_text(name, url, VARIABLE)
     _check(service, key, limits.timeout_s)
-    address = urlsplit(url)
     settings = {
         "temperature": temperature,
-        "response": "json_schema where the server takes it",
-        "service": "local" if is_local(url) else f"{address.scheme}://{address.netloc}",
+        "response": "json_schema with a free item code, where the server takes it",
+        "service": service_at(url),
     }
     identity = JudgeIdentity(name, "openai", model, settings, {"sha": [], "names": [model]})
     adapted: list[str] = []

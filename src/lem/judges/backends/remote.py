@@ -36,6 +36,11 @@ class RemoteJudge:
     adapted: list[str] = field(default_factory=list)
     _streams: list[Generator[Reply]] = field(default_factory=list, repr=False)
 
+    @property
+    def committed(self) -> float:
+        """The most that can have been spent so far, in the currency of the price; see `Budget`."""
+        return self.limits.budget.committed
+
     def replies(self, calls: Sequence[Call], wanted: set[Any]) -> Generator[Reply]:
         """Yield one reply for each wanted call as they come; see `lem.judges.protocol.Judge`."""
         left = [call for call in calls if call.id in wanted]

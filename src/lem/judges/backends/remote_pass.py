@@ -133,6 +133,9 @@ class Pass:
             reply, sent = await self._ask(ask, call)
         except BadCall as error:
             reply, sent, refused = Reply(call.id, Ending.FAILED, error=str(error)), False, True
+        except UserError:
+            self.limits.budget.free(call)
+            raise
         reply = replace(reply, cost=self.limits.budget.settle(reply, sent=sent))
         self._under_way -= 1
         self.outbox.put(reply)
@@ -189,8 +192,9 @@ class Pass:
             fault = error
         if fault.unreachable and not self._proven:
             raise not_reached(self.service)
+        room = not fault.sent or limits.budget.lost(call, limits.extra_tokens)
         self._note_pause(fault)
-        if fault.sent and not limits.budget.lost(call, limits.extra_tokens):
+        if not room:
             raise _NoRoom(fault.reason)
         raise fault
 

@@ -8,7 +8,7 @@ whatever the order was.
     another verdict in the other order      a tie, counted as swap-inconsistent
     one order without a verdict             no outcome, counted with the reason
 
-What a set of outcomes says is `lem.judges.pairwise.win_rates`.
+Which pairs of a run have an outcome is `lem.judges.pairwise.outcomes`, what they say `lem.judges.pairwise.win_rates`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lem.errors import DataError
-from lem.records import Judgement, Key, Record, RunContents, text_sha
+from lem.records import Judgement, Key, Outcome, Record, RunContents, text_sha
 from lem.records.model import LIKELIHOOD
 
 PREFERENCE = "preference"
@@ -26,7 +26,6 @@ AB, BA = "ab", "ba"
 ORDERS = (AB, BA)
 WIN, TIE, LOSS = 1.0, 0.5, 0.0
 
-NOT_JUDGED = "not judged yet"
 ONE_ORDER = "judged in one order only"
 STALE = "the stored comparison belongs to an earlier answer"
 
@@ -37,7 +36,8 @@ class PairOutcome:
 
     `value` is None without a verdict in both orders; `reason` then says why. `agreed` tells whether both orders gave
     the same verdict, `first_slot` the share of the two verdicts that the answer read first won (a tie is half of one):
-    0.5 wherever they agreed. Both are None where they cannot be known.
+    0.5 wherever they agreed. Both are None where they cannot be known. `answers` says what is wrong with the answers
+    themselves: unscored (one was cut off while thinking), failed or missing; None where they can be compared.
     """
 
     key: Key
@@ -45,6 +45,12 @@ class PairOutcome:
     agreed: bool | None = None
     first_slot: float | None = None
     reason: str | None = None
+    answers: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Scored, unscored, failed or missing, as for a cell."""
+        return Outcome.SCORED if self.value is not None else self.answers or Outcome.UNSCORED
 
 
 def pair_plan(contents: RunContents, baseline: str, treatment: str) -> list[tuple[Key, str]]:
@@ -69,8 +75,17 @@ def pairs_of(contents: RunContents, baseline: str, treatment: str) -> list[tuple
 
 def has_answer(record: Record) -> bool:
     """True for a record with an answer that can be judged: not failed, no measured choices, thinking ended."""
-    unfinished = record.thinking is not None and record.response == "" and record.finish_reason == "length"
-    return record.response is not None and not record.failed and not unfinished and record.finish_reason != LIKELIHOOD
+    return not no_response(record) and not unfinished(record) and record.finish_reason != LIKELIHOOD
+
+
+def no_response(record: Record) -> bool:
+    """True where the request failed."""
+    return record.failed or record.response is None
+
+
+def unfinished(record: Record) -> bool:
+    """True where the answer was cut off while the model was still thinking."""
+    return record.thinking is not None and record.response == "" and record.finish_reason == "length"
 
 
 def pair_sha(treatment: Record, baseline: Record) -> str:
@@ -123,41 +138,6 @@ def _fault(one: Judgement, sha: str | None) -> str | None:
             f"value {one.value:g}, which is no win (1), tie (0.5) or loss (0); judge it again."
         )
     return None
-
-
-def outcomes_of(
-    contents: RunContents, baseline: str, treatment: str, judge: str, dimension: str = PREFERENCE,
-    excluded: Mapping[str, str] | frozenset[str] = frozenset(),
-) -> list[PairOutcome]:  # fmt: skip
-    """One outcome for each pair that a run has answers for, judged or not; excluded probes do not exist here.
-
-    Benchmarks of which the judge compared no pair are left out.
-
-    Raises: DataError as `pair_outcomes`.
-    """
-    pairs = {ours.key: pair_sha(ours, other) for ours, other in pairs_of(contents, baseline, treatment)}
-    stored = [
-        one
-        for one in contents.judgements
-        if (one.judge, one.dimension, one.arm, one.against) == (judge, dimension, treatment, baseline)
-    ]
-    found = {outcome.key: outcome for outcome in pair_outcomes(stored, pairs)}
-    benchmark = {entry["id"]: entry.get("benchmark", "") for entry in contents.info.probes}
-    meant = {benchmark.get(one.probe_id, "") for one in stored} or set(benchmark.values())
-    kept = [key for key in pairs if key.probe_id not in excluded and benchmark.get(key.probe_id, "") in meant]
-    return [found.get(key, PairOutcome(key, None, reason=NOT_JUDGED)) for key in kept]
-
-
-def pair_judges(contents: RunContents, baseline: str, treatment: str, dimension: str = PREFERENCE) -> list[str]:
-    """The judges that compared two arms on a dimension, as they first appear."""
-    asked = (dimension, treatment, baseline)
-    return list(
-        dict.fromkeys(
-            one.judge
-            for one in contents.judgements
-            if one.order in ORDERS and (one.dimension, one.arm, one.against) == asked
-        )
-    )
 
 
 def mean_values(outcomes: Sequence[PairOutcome], fill: float | None = None) -> list[tuple[str, float | None]]:

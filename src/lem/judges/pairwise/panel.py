@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, outcomes_of
+from lem.judges.pairwise.outcomes import outcomes_of
+from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome
 from lem.judges.pairwise.win_rates import WinRate, summarise, units
 from lem.judges.panel import PANEL, judge_dependent
 from lem.records import RunContents
@@ -30,13 +31,18 @@ class PanelWinRate:
 def panel_outcomes(by_judge: Mapping[str, Sequence[PairOutcome]]) -> list[PairOutcome]:
     """What more than half of the judges say of each pair, a tie where there is no such half.
 
-    A pair that one of them did not compare in both orders has no outcome.
+    A pair that one of them did not compare in both orders has no outcome; one without two whole answers stays what it
+    is for each judge.
     """
     found = {judge: {outcome.key: outcome for outcome in outcomes} for judge, outcomes in by_judge.items()}
     joined = []
     for key in dict.fromkeys(outcome.key for outcomes in by_judge.values() for outcome in outcomes):
         votes = {judge: outcomes[key].value if key in outcomes else None for judge, outcomes in found.items()}
         absent = [judge for judge, value in votes.items() if value is None]
+        rows = [outcomes[key] for outcomes in found.values() if key in outcomes]
+        if unanswered := next((row for row in rows if row.answers is not None), None):
+            joined.append(unanswered)
+            continue
         if absent:
             joined.append(PairOutcome(key, None, reason=f"no outcome by {', '.join(absent)}"))
             continue

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lem.judges.pairwise.pairs import PREFERENCE, pair_judges
+from lem.judges.pairwise.outcomes import comparisons_of, pair_judges
+from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.pairwise.panel import panel_win_rate
 from lem.judges.pairwise.win_rates import win_rate
 from lem.judges.panel import PANEL
@@ -19,20 +20,19 @@ from lem.records.judge_files import PAIRS
 
 
 def write_pair_results(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """Compute every win rate that the judgements of a run allow, the panel's among them, and write a file per judge.
+    """Compute the win rate of every comparison that a judge was asked for, the panel's too, and write a file per judge.
 
-    Files of judges whose comparisons are gone are removed.
+    The panel are the judges that have verdicts. Files of judges whose comparisons are gone are removed.
 
     Returns: what was written, by judge.
     """
     contents = read_contents(run)
     found: dict[str, list[dict[str, Any]]] = {}
-    compared = dict.fromkeys((one.against, one.arm) for one in contents.judgements if one.order)
-    for baseline, treatment in compared:
-        judges = pair_judges(contents, baseline, treatment)
-        for judge in judges:
+    for (baseline, treatment), asked in comparisons_of(contents).items():
+        for judge in asked:
             rate = asdict(win_rate(contents, baseline, treatment, judge=judge))
             found.setdefault(judge, []).append(rate)
+        judges = pair_judges(contents, baseline, treatment)
         if len(judges) > 1:
             found.setdefault(PANEL, []).append(_panel(contents, baseline, treatment, judges))
     names = {f"{slug(judge)}{PAIRS}.json" for judge in found}

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lem.judges.pairwise.length import CHARACTERS, TOKENS, LengthControlledWinRate, length_controlled_win_rate
-from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, mean_values, outcomes_of, pairs_of
-from lem.records import Key, Record, RunContents
+from lem.judges.pairwise.outcomes import outcomes_of
+from lem.judges.pairwise.pairs import LOSS, PREFERENCE, TIE, WIN, PairOutcome, mean_values, pairs_of
+from lem.records import Key, Outcome, Record, RunContents
 from lem.records.cells import domains_of, sources_of
 from lem.stats import (
     Estimate,
@@ -35,9 +36,10 @@ class WinRate:
     """What a judge's comparisons of two arms amount to.
 
     `estimate` is the treatment's win rate over (source) probes, ties half; `p` tests it against 0.5 as a contrast is
-    tested. `n_pairs` are the pairs that have answers: `wins`, `ties` and `losses` of the treatment and those
-    `unscored`, by reason; `inconsistent` ties are those whose verdict changed with the order. `bounds` are the win
-    rates if every unscored pair were lost, and won (None: all are scored).
+    tested. `n_pairs` are the pairs that the judge was to compare: `wins`, `ties` and `losses` of the treatment, those
+    `unscored`, by reason, and those of which an answer failed (`n_failed`) or is missing (`n_missing`). `inconsistent`
+    ties are those whose verdict changed with the order. `bounds` are the win rates if every unscored pair were lost,
+    and won (None: none is unscored); failed and missing ones stay out, because there is nothing to prefer.
 
     `consistency` is the share of pairs with one verdict in both orders, `slot_lean` the share, among the others, that
     leaned to the answer read first: both of pairs, with exact intervals, which are too narrow where probes have several
@@ -58,6 +60,8 @@ class WinRate:
     losses: int
     inconsistent: int
     unscored: dict[str, int]
+    n_failed: int
+    n_missing: int
     bounds: tuple[float, float] | None
     consistency: Estimate
     slot_lean: Estimate
@@ -89,7 +93,7 @@ def summarise(
     by_unit, clusters = units(contents, per_probe(mean_values(scored)))
     estimate = mean_on_scale(
         list(by_unit.values()), clusters, low=LOSS, high=WIN, level=level,
-        n_unscored=len(_probes(outcomes)) - len(_probes(scored)),
+        n_unscored=len(_sources(contents, outcomes)) - len(by_unit),
     )  # fmt: skip
     controlled = _controlled(contents, scored, baseline, treatment, level)
     swapped = [outcome for outcome in scored if outcome.agreed is not None and outcome.first_slot is not None]
@@ -98,12 +102,15 @@ def summarise(
     slots = per_probe((outcome.key.probe_id, outcome.first_slot) for outcome in swapped)
     first, slot_clusters = units(contents, slots)
     values = [outcome.value for outcome in scored]
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    unscored = [outcome for outcome in outcomes if outcome.outcome is Outcome.UNSCORED]
     return WinRate(
         treatment, baseline, judge, dimension, estimate, _p([v - 0.5 for v in by_unit.values()], clusters),
         n_pairs=len(outcomes), wins=values.count(WIN), ties=values.count(TIE), losses=values.count(LOSS),
         inconsistent=len(changed),
-        unscored=dict(Counter(outcome.reason or "" for outcome in outcomes if outcome.value is None)),
-        bounds=_bounds(contents, outcomes),
+        unscored=dict(Counter(outcome.reason or "" for outcome in unscored)),
+        n_failed=counts[Outcome.FAILED], n_missing=counts[Outcome.MISSING],
+        bounds=_bounds(contents, [*scored, *unscored]) if unscored else None,
         consistency=rate(len(swapped) - len(changed), len(swapped), level=level),
         slot_lean=rate(leaning, len(changed), level=level),
         first_slot=mean_on_scale(list(first.values()), slot_clusters, low=0.0, high=1.0, level=level),
@@ -122,8 +129,9 @@ def units(contents: RunContents, values: Mapping[str, float]) -> tuple[dict[str,
     return found, clusters if len(set(clusters)) > 1 else None
 
 
-def _probes(outcomes: Sequence[PairOutcome]) -> set[str]:
-    return {outcome.key.probe_id for outcome in outcomes}
+def _sources(contents: RunContents, outcomes: Sequence[PairOutcome]) -> set[str]:
+    sources = sources_of(contents.info)
+    return {sources.get(outcome.key.probe_id, outcome.key.probe_id) for outcome in outcomes}
 
 
 def _p(differences: Sequence[float], clusters: Sequence[str] | None) -> float:
@@ -133,9 +141,7 @@ def _p(differences: Sequence[float], clusters: Sequence[str] | None) -> float:
     return flip if math.isnan(robust) else robust if math.isnan(flip) else max(flip, robust)
 
 
-def _bounds(contents: RunContents, outcomes: Sequence[PairOutcome]) -> tuple[float, float] | None:
-    if all(outcome.value is not None for outcome in outcomes):
-        return None
+def _bounds(contents: RunContents, outcomes: Sequence[PairOutcome]) -> tuple[float, float]:
     ends = [units(contents, per_probe(mean_values(outcomes, fill)))[0] for fill in (LOSS, WIN)]
     worst, best = (sum(values.values()) / len(values) for values in ends)
     return worst, best
