@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
+import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,17 @@ KEPT_VARIABLES = {"LEM_CI", "LEM_REFERENCE", "LEM_NO_OPENBLAS", "LEM_PYTHON"}
 for _name in [name for name in os.environ if name.startswith("LEM_") and name not in KEPT_VARIABLES]:
     del os.environ[_name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A suite that a script starts in the background ignores Ctrl-C, and so would every process that a test means to stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a CPU, MLX keeps the kernels it compiles in the temporary folder and cannot load one that another process is still
+# writing, so tests that run side by side have a folder each. It stays, as MLX's own does, for the next run.
+if sys.platform == "linux" and (_worker := os.environ.get("PYTEST_XDIST_WORKER")):
+    _scratch = Path(tempfile.gettempdir()) / f"lem-tests-{os.getuid()}-{_worker}"
+    _scratch.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_scratch)
 
 # How long one example takes says how busy the machine is, and nothing about what a test proves.
 settings.register_profile("tests", settings(), deadline=None)

@@ -63,7 +63,6 @@ def terminal() -> Iterator[int]:
 def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start two ranks on loopback, in a process group of their own."""
     write_files(tmp_path)
-    scratch = {"TMPDIR": str(tmp_path)}  # the launcher leaves files there
 
     def start(*options: str, hold: Hold | None = None) -> subprocess.Popen[str]:
         command = [
@@ -73,7 +72,7 @@ def launch(terminal: int, model: Path, tmp_path: Path) -> Callable[..., subproce
         ]  # fmt: skip
         return subprocess.Popen(
             command, text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent), **scratch, **(hold.environment if hold else {})},
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), **(hold.environment if hold else {})},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 

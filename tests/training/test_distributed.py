@@ -53,14 +53,14 @@ def launch(
     launcher = Path(sys.executable).with_name("mlx.launch")
     command = [
         str(launcher), "-n", "2", "--backend", "ring", "--starting-port", str(free_ports(2)), "--",
-        sys.executable, "-m", "lem.cli.main", "train", "--model", str(base), "--data", str(data), "--adapter-path", str(output), *settings,
+        sys.executable, "-m", "lem.cli.main", "train",
+        "--model", str(base), "--data", str(data), "--adapter-path", str(output), *settings,
     ]  # fmt: skip
     config = output.parent / "lem.config.json"
     config.write_text("{}")
-    scratch = {"TMPDIR": str(output.parent)}  # the launcher leaves files there
     return subprocess.Popen(
         [*command, *more], text=True, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "LEM_CONFIG": str(config), **scratch, **(hold.environment if hold else {})},
+        env={**os.environ, "LEM_CONFIG": str(config), **(hold.environment if hold else {})},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
