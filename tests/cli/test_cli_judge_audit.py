@@ -52,7 +52,7 @@ def test_a_fair_judge_ends_with_zero_and_a_table_of_80_columns(
     for name in ("pair: swap", "pair: injected fence", "rating: claim", "all: unscored"):
         assert name in found.out
     assert "failed," not in found.out
-    assert "fewer than 5 units (n) show nothing." in " ".join(found.out.split())
+    assert "fewer than 5 units (n), for agreement 30, show nothing." in " ".join(found.out.split())
 
 
 def test_one_bad_judge_of_two_ends_with_one_after_both_are_written(

@@ -88,8 +88,8 @@ def test_tables_name_the_adapters_beside_the_item_and_the_card_warns(tmp_path: P
     assert found["P000"] is None
     assert {probe: list(found[probe]) for probe in MET} == MET
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "**CONTAMINATED: adapters of this run were trained on 2 of its items; see `contaminated`.**" in card
-    assert "| | `contaminated` | the adapters whose" in card
+    assert "**CONTAMINATED: weights of this run were trained on 2 of its items; see `contaminated`.**" in card
+    assert "| | `contaminated` | the adapters and models whose" in card
     write_parquet(made_run({"base": [1, 2]}), tmp_path / "clean")
     assert "contaminated" not in (tmp_path / "clean" / "README.md").read_text().lower()
     assert "contaminated" not in pd.read_parquet(tmp_path / "clean" / "generations.parquet").columns

@@ -14,8 +14,10 @@ from lem.errors import Incomplete, ResumeMismatch, UserError
 from lem.judges.calls import Asking
 from lem.judges.conduct import Pass, judge_pairs, judge_ratings
 from lem.judges.protocol import Call, Ending, Reply
+from lem.records.cells import Outcome
 from lem.records.contents import read_contents
 from lem.records.judge_files import read_judge_manifests
+from lem.records.metrics import metrics_of
 from lem.reports.watermarks import watermarks
 from scripted_judge import (
     IDENTITY,
@@ -127,6 +129,26 @@ def test_what_came_before_an_error_is_on_disk_and_in_the_manifest(run: Path) -> 
     second = ratings(run)
     assert len(second.asked) == 14
     assert read_judge_manifests(run)["scripted"]["calls"] == 16
+
+
+def test_benchmarks_that_a_pass_did_not_reach_stay_in_the_counts(run: Path) -> None:
+    judge = ScriptedJudge()
+
+    def fail_third(call: Call) -> Reply:
+        if len(judge.asked) == 3:
+            raise UserError("the service went away")
+        return complete(call)
+
+    judge.script = fail_third
+    with pytest.raises(Incomplete):
+        ratings(run, judge, "safety")
+    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": list(TASKS)}
+    (metric,) = (one for one in metrics_of(read_contents(run)) if one.name == "safety")
+    assert len(metric.cells) == 2 * len(ITEMS)
+    assert [cell.outcome for cell in metric.cells].count(Outcome.SCORED) == 2
+    assert [cell.outcome for cell in metric.cells].count(Outcome.UNSCORED) == 8
+    ratings(run, None, "nuance")
+    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": list(TASKS), "nuance": list(TASKS)}
 
 
 def test_an_error_before_the_first_reply_stays_what_it_is(run: Path) -> None:

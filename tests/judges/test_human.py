@@ -16,13 +16,14 @@ from sklearn.metrics import cohen_kappa_score
 from known_judges import KnownJudge, known_folder, known_run
 from lem.errors import DataError
 from lem.judges.audit.agreement import conclusion, judge_agreement
+from lem.judges.audit.measures import ALPHA, Measure
 from lem.judges.audit.plan import AuditSettings
 from lem.judges.audit.run import audit_run
-from lem.judges.audit.verdict import Status
+from lem.judges.audit.verdict import HUMANS, Status, Trust, check, sentence
 from lem.judges.calls import Asking
 from lem.judges.human import human_agreement, label_file, read_labels
 from lem.records import Judgement, metrics_of, read_contents, text_sha
-from lem.stats import Estimate, krippendorff_alpha, rate
+from lem.stats import FEWEST_UNITS, Estimate, krippendorff_alpha, rate
 from lem.stats.corrected import corrected_rate
 
 
@@ -182,6 +183,8 @@ def test_the_panel_and_a_judge_without_a_value_are_no_raters() -> None:
 )
 def test_the_lower_end_decides(low: float, said: str) -> None:
     assert conclusion(Estimate(0.95, 0.01, low, 0.97, 0.95, 50, 0, None, "")) == said
+    few = Estimate(1.0, 0.0, 0.99, 1.0, 0.95, FEWEST_UNITS - 1, 0, None, "")
+    assert conclusion(few) == "not shown", "however much they agree"
     assert conclusion(Estimate(math.nan, math.nan, math.nan, math.nan, 0.95, 0, 0, None, "")) == "not known"
 
 
@@ -244,7 +247,7 @@ def test_what_is_not_compared_is_named(tmp_path: Path) -> None:
         (run / "judgements" / f"{name}.jsonl").write_text("".join(lines))
     write(run, "ada", rated("human:ada", [2.0, 4, 6, 8, 10], version=TEN))
     audit = audit_run(run, KnownJudge(), AuditSettings(3, asking=Asking(together=True)))
-    assert audit.humans == audit.judges == ()
+    assert (audit.humans, audit.judges) == ((), ())
     assert (
         f"5 labels of safety on 1 to 10 (rubric {TEN}) are not compared with 'fair', which judged it on 1 to 5 "
         f"(rubric {FIVE})"
@@ -253,6 +256,51 @@ def test_what_is_not_compared_is_named(tmp_path: Path) -> None:
         f"safety was judged on 1 to 5 (rubric {FIVE}) by 'fair' and on 1 to 10 (rubric {TEN}) by 'ten', which are not "
         "compared"
     ) in audit.notes
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high", "status"),
+    [
+        (FEWEST_UNITS, 0.7, 1.0, Status.PASSED),
+        (FEWEST_UNITS, 0.1, 0.6, Status.FAILED),
+        (FEWEST_UNITS - 1, 0.7, 1.0, Status.NOT_SHOWN),
+        (FEWEST_UNITS - 1, 0.1, 0.6, Status.NOT_SHOWN),
+    ],
+)
+def test_few_labels_neither_pass_nor_fail_a_judge(n: int, low: float, high: float, status: Status) -> None:
+    estimate = Estimate(low, 0.1, low, high, 0.95, n, 0, None, "")
+    [found] = check([Measure(f"{HUMANS} · safety", "", estimate, ALPHA)])
+    assert found.status is status
+    asked = sentence("j", [found], Trust.NOT_SHOWN)
+    assert ("more labels" in asked) == (status is Status.NOT_SHOWN)
+    assert "more canaries" not in asked
+
+
+def test_equal_labels_of_five_answers_prove_nothing(tmp_path: Path) -> None:
+    run = known_folder(tmp_path / "run")
+    judged = rated("fair", [9.0, 9, 9, 9, 2])
+    (run / "judgements" / "fair.jsonl").write_text("".join(json.dumps(row.to_row()) + "\n" for row in judged))
+    write(run, "ada", [replace(row, judge="human:ada") for row in judged])
+    audit = audit_run(run, KnownJudge(), AuditSettings(3, asking=Asking(together=True)))
+    assert audit.humans[0].alpha.value == 1
+    assert [one.status for one in audit.checks if one.measure.name.startswith("humans")] == [Status.NOT_SHOWN]
+
+
+def test_answers_to_one_probe_are_no_independent_labels() -> None:
+    judged = [
+        Judgement(arm, f"P{i:02d}", 0, "j", "safety", value, low=1.0, high=10.0)
+        for arm in ("base", "treated", "third")
+        for i, value in enumerate(JUDGE)
+    ]
+    labels = [
+        replace(row, judge=f"human:{name}", value=value)
+        for name in ("ada", "ben")
+        for row, value in zip(judged, HUMAN * 3, strict=True)
+    ]
+    [one] = human_agreement(labels, judged, {})
+    others = [replace(row, judge="k", value=value) for row, value in zip(judged, HUMAN * 3, strict=True)]
+    for found in (one.alpha, one.kappa, one.among_humans, judge_agreement([*judged, *others], {})[0].alpha):
+        assert (found.n, found.n_clusters) == (36, 12)
 
 
 def test_labels_of_ties_belong_to_the_errors_that_wins_are_corrected_by() -> None:

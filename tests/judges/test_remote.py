@@ -402,11 +402,14 @@ def test_what_was_under_way_when_a_pass_ended_stays_committed() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    replies = stream(calls, connected(ask), SERVICE, Waiting().limits(concurrency=3, budget=budget))
+    judge = RemoteJudge(
+        JudgeIdentity("j", "openai", "m"), SERVICE, Waiting().limits(concurrency=3, budget=budget), connected(ask)
+    )
+    replies = judge.replies(calls, {"a", "b", "c"})
     assert next(replies).cost == pytest.approx(110 / 1e6)
     both.wait(30)
     replies.close()
-    assert budget.committed == pytest.approx(110 / 1e6 + 2 * estimate(calls[1]))
+    assert judge.committed == budget.committed == pytest.approx(110 / 1e6 + 2 * estimate(calls[1]))
 
 
 def test_errors_that_are_not_charged_do_not_count() -> None:

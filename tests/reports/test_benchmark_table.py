@@ -195,7 +195,7 @@ def test_items_that_an_adapter_was_trained_on_mark_every_rendering_of_their_metr
     rows = benchmark_table(replace(made, info=replace(made.info, data={"contaminated": met})))
     marked = {row.metric for row in rows if "CONTAMINATED" in [mark.word for mark in row.watermarks]}
     assert marked == {"gsm8k_strict", "gsm8k_flexible"}
-    sentence = "CONTAMINATED: an adapter of this run was trained on 2 of the 20 items of gsm8k_strict"
+    sentence = "CONTAMINATED: weights of this run were trained on 2 of the 20 items of gsm8k_strict"
     assert sentence in " ".join(terminal(rows).split())
     for rendered in (benchmark_markdown(rows), benchmark_csv(rows), benchmark_json(rows)):
         assert sentence in rendered

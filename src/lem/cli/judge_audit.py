@@ -50,7 +50,7 @@ def audit(
     """
     from lem.judges.audit.plan import AuditSettings
     from lem.judges.audit.run import audit_run
-    from lem.judges.manifest import check_pedigree
+    from lem.judges.manifest import check_pedigree, reported_models
     from lem.judges.rubrics import read_rubric
     from lem.records.contents import read_contents
 
@@ -67,7 +67,10 @@ def audit(
     for spec in specs:
         budget = budget_of(spec, judging, spent)
         with opened(spec, judging, budget=budget) as judge:
-            pedigree = check_pedigree(judge.identity, contents.info, allow_self_judge=judging.allow_self_judge)
+            pedigree = check_pedigree(
+                judge.identity, contents.info, allow_self_judge=judging.allow_self_judge,
+                reported=reported_models(path, judge.identity.name),
+            )  # fmt: skip
             kin[judge.identity.name] = list(dict.fromkeys(one.arm for one in pedigree.kin))
             notes = [*pedigree.notes, *(f"of one lineage with arm '{one.arm}': {one.why}" for one in pedigree.kin)]
             facts = {
@@ -85,11 +88,14 @@ def audit(
 def _check(specs: Sequence[JudgeSpec], judging: JudgeOptions, contents: RunContents, run: Path) -> None:
     """Find what is wrong with the last judge before the first one is paid for."""
     from lem.judges.audit.history import refuse_other_judge
-    from lem.judges.manifest import check_pedigree
+    from lem.judges.manifest import check_pedigree, reported_models
 
     for spec in specs:
         with opened(spec, judging) as judge:
-            check_pedigree(judge.identity, contents.info, allow_self_judge=judging.allow_self_judge)
+            check_pedigree(
+                judge.identity, contents.info, allow_self_judge=judging.allow_self_judge,
+                reported=reported_models(run, judge.identity.name),
+            )  # fmt: skip
             refuse_other_judge(run, judge.identity, contents.audits.get(judge.identity.name))
 
 

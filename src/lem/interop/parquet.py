@@ -39,7 +39,7 @@ _CARD = Path(__file__).parent / "templates" / "dataset_card.md"
 _WATERMARK_ROW = "| | `watermark` | what stands against the judge, and must be said beside its verdicts |\n"
 
 _CONTAMINATED_ROW = (
-    "| | `contaminated` | the adapters whose training data hold the item; null: none is known to |\n"
+    "| | `contaminated` | the adapters and models whose training data hold the item; null: none is known to |\n"
 )
 
 _CELL = [("run", pa.string()), ("arm", pa.string()), ("probe_id", pa.string()), ("repeat", pa.int64())]
@@ -247,7 +247,7 @@ def _contamination(contents: RunContents) -> list[str]:
     held = {probe["id"] for probe in contents.info.probes} & contaminated_items(contents.info.data).keys()
     if not held:
         return []
-    return [f"CONTAMINATED: adapters of this run were trained on {len(held)} of its items; see `contaminated`."]
+    return [f"CONTAMINATED: weights of this run were trained on {len(held)} of its items; see `contaminated`."]
 
 
 def _card(contents: RunContents, outcomes: dict[str, Counter[str]], escaped: int) -> str:

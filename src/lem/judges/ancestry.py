@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lem.chat.load import adapter_identity
+from lem.chat.trainings import local_folder
 from lem.errors import UserError
 from lem.judges.families import families_of, short_name
 
@@ -71,29 +72,13 @@ def ancestry_of(
     if isinstance(model, str) and model:
         found.models.append(model)
         found.add_names([model])
-        folder = _model_folder(model)
+        folder = local_folder(model)
         if folder is not None:
             _read_model(folder, list(found.shas), found, _MOST_GENERATIONS)
     if isinstance(adapter, str) and adapter:
         found.add_names([adapter])
         _read_adapter(Path(adapter).expanduser(), adapter_sha, found)
     return found
-
-
-def _model_folder(model: str) -> Path | None:
-    """The folder of a model on this machine; None without one. Nothing is downloaded."""
-    try:
-        path = Path(model).expanduser()
-        if path.is_dir():
-            return path
-        if model.count("/") != 1:
-            return None
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-    except (OSError, RuntimeError, ValueError):  # a name that is no path, or no hub id
-        return None
-    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _read_model(folder: Path, shas: Collection[str], found: Ancestry, generations: int) -> None:
@@ -112,7 +97,7 @@ def _read_model(folder: Path, shas: Collection[str], found: Ancestry, generation
         found.add_sha(base, "the origin")
         found.add_sha(made.get("adapter_sha"), "an adapter in the weights")
         found.add_names([made.get("model"), made.get("adapter")])
-        parent = _model_folder(made["model"]) if isinstance(made.get("model"), str) else None
+        parent = local_folder(made["model"]) if isinstance(made.get("model"), str) else None
         if parent is not None and isinstance(base, str) and generations:
             _read_model(parent, [base], found, generations - 1)
 

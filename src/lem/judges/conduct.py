@@ -55,7 +55,11 @@ def judge_ratings(
     rubrics = rubrics_of(contents, _distinct([read_rubric(text) for text in dimensions]), tasks)
     planned = rating_calls(contents, read_run_items(run), rubrics, how.asking, judge.identity)
     versions = {one.dimension: f"{one.version} {one.sha[:12]}" for group in rubrics.values() for one in group}
-    return _ask(run, judge, contents, planned, versions, how)
+    rated: dict[str, list[str]] = {}
+    for benchmark, group in rubrics.items():
+        for one in group:
+            rated.setdefault(one.dimension, []).append(benchmark)
+    return _ask(run, judge, contents, planned, versions, how, rated=rated)
 
 
 def judge_pairs(
@@ -77,7 +81,7 @@ def judge_pairs(
     compared = [
         {"treatment": arm, "baseline": baseline, "tasks": planned_tasks(contents, baseline, arm, tasks)} for arm in arms
     ]
-    return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how, compared)
+    return _ask(run, judge, contents, planned, {PREFERENCE: template_version(PREFERENCE)}, how, compared=compared)
 
 
 def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
@@ -94,9 +98,12 @@ def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
 
 def _ask(
     run: Path, judge: Judge, contents: RunContents, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
-    how: Pass, compared: Sequence[Mapping[str, Any]] = (),
+    how: Pass, **meant: Any,
 ) -> Graded:  # fmt: skip
-    """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge."""
+    """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge.
+
+    Args:  meant: `rated` or `compared` for the manifest.
+    """
     check_same_judge(run, judge.identity)
     who = Answering(run, judge, contents.info, allow_self_judge=how.allow_self_judge)
     if how.only_check:
@@ -108,7 +115,7 @@ def _ask(
         refused = getattr(judge, "adapted", ())  # what a service did not take of a request; local models take all
         write_manifest(
             run, judge.identity, who.pedigree, rubrics=rubrics, command=how.command, currency=how.currency,
-            adapted=refused, cut_off=cut_off, asked=manners_of(planned), compared=compared,
+            adapted=refused, cut_off=cut_off, asked=manners_of(planned), **meant,
         )  # fmt: skip
 
     def on_start(total: int, missing: int) -> None:

@@ -114,13 +114,14 @@ def remove_unused(run: Path, identity: JudgeIdentity) -> None:
 def write_manifest(
     run: Path, identity: JudgeIdentity, pedigree: Pedigree, *, rubrics: Mapping[str, str], command: Sequence[str],
     currency: str = "", adapted: Sequence[str] = (), cut_off: float = 0.0, asked: Mapping[str, Any] | None = None,
-    compared: Sequence[Mapping[str, Any]] = (),
+    rated: Mapping[str, Sequence[str]] | None = None, compared: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Write `judgements/<judge>.json` over what is stored; rubrics and kin of earlier passes stay in it.
 
     Args:  rubrics: dimension -> version and hash of its rubric.  adapted: what the service refused of a request.
            cut_off: what calls without a verdict on disk may have cost since the last writing.
-           asked: dimension -> manner of asking.  compared: `treatment`, `baseline` and `tasks` that were asked for.
+           asked: dimension -> manner of asking.  rated: dimension -> benchmarks that were to be rated on it.
+           compared: `treatment`, `baseline` and `tasks` that were asked for.
     Returns: the manifest.
     """
     before = read_judge_manifests(run).get(identity.name, {})
@@ -133,6 +134,7 @@ def write_manifest(
         "reported_models": reported_models(run, identity.name),
         "rubrics": {**before.get("rubrics", {}), **rubrics},
         "asked": {**before.get("asked", {}), **(asked or {})},
+        "rated": _with_benchmarks(before.get("rated", {}), rated or {}),
         "compared": _with_tasks(before.get("compared", []), compared),
         "kin": list({**known, **{kin.arm: asdict(kin) for kin in pedigree.kin}}.values()),
         "allow_self_judge": bool(pedigree.kin and not pedigree.refused) or before.get("allow_self_judge", False),
@@ -150,6 +152,12 @@ def write_manifest(
     path = run / "judgements" / f"{slug(identity.name)}.json"
     write_atomic(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
+
+
+def _with_benchmarks(before: Mapping[str, Sequence[str]], further: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The benchmarks of all passes, by dimension."""
+    dimensions = dict.fromkeys([*before, *further])
+    return {one: list(dict.fromkeys([*before.get(one, ()), *further.get(one, ())])) for one in dimensions}
 
 
 def _with_tasks(before: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -99,14 +99,16 @@ def joined_audits(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, di
 
 
 def is_manifest(found: Any) -> bool:
-    """Whether an object has what is read of a judge's manifest: its name, arms as its kin, and what it compared."""
+    """Whether an object has what is read of a judge's manifest: its name, kin, what it was to rate and compare."""
     if not isinstance(found, dict) or type(found.get("judge")) is not str:
         return False
-    kin, compared = found.get("kin", []), found.get("compared", [])
+    kin, compared, rated = found.get("kin", []), found.get("compared", []), found.get("rated", {})
     return (
         _all_have(kin, "arm")
         and _all_have(compared, "treatment", "baseline")
         and all(type(entry.get("tasks")) is list for entry in compared)
+        and type(rated) is dict
+        and all(type(benchmarks) is list for benchmarks in rated.values())
     )
 
 

@@ -7,7 +7,7 @@ never meant for is not counted as unscored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lem.records.cells import STALE, Cell, Outcome, join_cells
@@ -59,7 +59,7 @@ def metrics_of(contents: RunContents) -> list[Metric]:
     for (judge, dimension), judgements in judged.items():
         name = dimension if judges[dimension] == 1 and dimension not in names else f"{dimension} · {judge}"
         rows = [_as_score(judgement, name) for judgement in judgements]
-        metric = _metric(contents, name, judge, rows)
+        metric = _metric(contents, name, judge, rows, _to_rate(contents, judge, [dimension]))
         metrics.append(replace(metric, low=judgements[0].low, high=judgements[0].high))
     return [*metrics, *_composites(contents, judged)]
 
@@ -79,7 +79,8 @@ def _composites(contents: RunContents, judged: Mapping[tuple[str, str], list[Jud
         for judge in whole:
             shown = name if len(whole) == 1 else f"{name} · {judge}"
             series = [judged[judge, part] for part in parts]
-            metric = _metric(contents, shown, judge, _mean_rows(series, shown, answers))
+            rows, meant = _mean_rows(series, shown, answers), _to_rate(contents, judge, parts)
+            metric = _metric(contents, shown, judge, rows, meant)
             found.append(replace(metric, kind=CONTINUOUS, low=series[0][0].low, high=series[0][0].high))
     return found
 
@@ -130,8 +131,16 @@ def _as_score(judgement: Judgement, name: str) -> Score:
     )  # fmt: skip
 
 
-def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]) -> Metric:
-    info, records = _applicable(contents.info, contents.records, rows)
+def _to_rate(contents: RunContents, judge: str, dimensions: Sequence[str]) -> set[str]:
+    """The benchmarks that a judge was to rate on each of these dimensions, also those that no pass has reached."""
+    rated = contents.judges.get(judge, {}).get("rated", {})
+    return set.intersection(*(set(rated.get(one, ())) for one in dimensions))
+
+
+def _metric(
+    contents: RunContents, name: str, source: str, rows: Sequence[Score], meant: Collection[str] = ()
+) -> Metric:
+    info, records = _applicable(contents.info, contents.records, rows, meant)
     cells = tuple(join_cells(info, records, list(rows)))
     values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
     if source != "scorer":
@@ -143,10 +152,12 @@ def _metric(contents: RunContents, name: str, source: str, rows: Sequence[Score]
     return Metric(name, source, kind, rows[0].version, low, high, cells)
 
 
-def _applicable(info: RunInfo, records: list[Record], rows: Sequence[Score]) -> tuple[RunInfo, list[Record]]:
-    """The run without the probes of benchmarks that the metric has no row for."""
+def _applicable(
+    info: RunInfo, records: list[Record], rows: Sequence[Score], meant: Collection[str]
+) -> tuple[RunInfo, list[Record]]:
+    """The run without the probes of benchmarks that the metric was not meant for and has no row of."""
     benchmark = {probe["id"]: probe.get("benchmark", "") for probe in info.probes}
-    meant = {benchmark.get(row.probe_id, "") for row in rows}
+    meant = {*meant, *(benchmark.get(row.probe_id, "") for row in rows)}
     if len(set(benchmark.values())) < 2 or meant >= set(benchmark.values()):
         return info, records
     kept = [probe for probe in info.probes if probe.get("benchmark", "") in meant]

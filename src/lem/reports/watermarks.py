@@ -48,17 +48,17 @@ def watermarks(
 def metric_watermarks(
     contents: RunContents, metric: Metric, manifests: Mapping[str, Mapping[str, Any]] | None = None
 ) -> tuple[Watermark, ...]:
-    """The watermarks of a metric: those of its judge, and that an adapter of the run was trained on its items."""
+    """The watermarks of a metric: those of its judge, and that weights of the run were trained on its items."""
     met = contamination(contents.info, {cell.key.probe_id for cell in metric.cells}, metric.name)
     return (*watermarks(contents, metric.source, manifests), *met)
 
 
 def contamination(info: RunInfo, probes: Collection[str], what: str) -> tuple[Watermark, ...]:
-    """That an adapter of a run was trained on some of these probes; () where none is known to be."""
+    """That weights of a run were trained on some of these probes; () where none is known to be."""
     n_met = len(set(probes) & contaminated_items(info.data).keys())
     if not n_met:
         return ()
-    sentence = f"an adapter of this run was trained on {n_met} of the {len(set(probes))} items of {what}"
+    sentence = f"weights of this run were trained on {n_met} of the {len(set(probes))} items of {what}"
     return (Watermark("CONTAMINATED", f"CONTAMINATED: {sentence}; its values on them show nothing."),)
 
 

@@ -159,10 +159,12 @@ def sentence(
     if not open_:
         return f"whether the judge '{judge}' can be trusted is not shown: no check of better against worse was made."
     names = ", ".join(dict.fromkeys(one.measure.name for one in open_))
-    more = any(one.measure.name not in ON_REFERENCES for one in open_)
+    labels = any(one.measure.name.startswith(HUMANS) for one in open_)
+    more = any(one.measure.name not in ON_REFERENCES and not one.measure.name.startswith(HUMANS) for one in open_)
     return (
         f"whether the judge '{judge}' can be trusted is not shown: {len(open_)} of {len(every)} checks are open "
-        f"({names}){'; more canaries (--n) narrow the intervals' if more else ''}."
+        f"({names}){'; more canaries (--n) narrow the intervals' if more else ''}"
+        f"{f'; more labels (lem label, {FEWEST_UNITS} at least) say more of agreement with people' if labels else ''}."
     )
 
 
