@@ -295,7 +295,7 @@ def test_probes_in_training_data_are_found_before_anything_starts(plan_of: PlanO
     line = {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": "Aye."}]}
     with (world / "first.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    with pytest.raises(DataError, match=r"first\.jsonl line 5 is near to evaluation probe P02"):
+    with pytest.raises(DataError, match=r"first\.jsonl line 5 shares 6 words in a row with evaluation probe P02"):
         plan_of(phase(0), phase(1))
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_distilled_is_refused_before_anything_is_made(tmp_path: P
 def test_prompts_of_the_run_that_became_probes_are_refused(tmp_path: Path, model: Path, seeds: Path) -> None:
     distil(make_plan(tmp_path, model, n=3, samples=1), tmp_path / "run", ALL, [seeds])
     (seeds / "late.json").write_text(json.dumps([{"id": "P99", "domain": "x", "prompt": "Bread or no bread?"}]))
-    with pytest.raises(DataError, match="prompt s2 is near to evaluation probe P99"):
+    with pytest.raises(DataError, match="prompt s2 shares 4 words in a row with evaluation probe P99"):
         choose(make_plan(tmp_path, model, n=2, samples=1), tmp_path / "run", ALL, [seeds])
 
 
