@@ -335,18 +335,20 @@ def test_a_fused_model_is_refused_as_its_adapter_would_be(tmp_path: Path) -> Non
     sha = model_identity(model)
     proof = {"fused_model_sha": sha, "trained_on": [{"weights": "first", **first}]}
 
-    def found(sha: str, base: str = "b" * 64) -> list[str]:
-        arms = {"base": {"model": "base", "model_sha": base}, "kernel": {"model": str(model), "model_sha": sha}}
+    def found(sha: str, **facts: object) -> list[str]:
+        arms = {"base": {"model": "gone", "model_sha": "b" * 64}, "kernel": {"model": str(model), "model_sha": sha}}
+        arms["kernel"] |= facts
         run = made_run({"base": BASE, "kernel": shifted(2)}, prompts=prompts, arms=arms)
         return [code for code in codes(compare(run)) if code != "no-placebo"]
 
-    assert found(sha) == []
-    assert found("0" * 64) == ["training-data-unknown"], "another model now lies there"
-    assert found("0" * 64, base="0" * 64) == [], "of the model that the run is about nothing was claimed"
+    assert found(sha) == [], "of an ordinary model nothing is claimed"
+    assert found("0" * 64) == []
+    assert found(sha, trained_on=proof["trained_on"]) == ["contaminated"], "as the run's manifest has it"
+    assert found(sha, trained_on=[{"weights": "older"}]) == ["training-data-unknown"]
     (model / "fuse_proof.json").write_text(json.dumps(proof))
     assert found(sha) == ["contaminated"]
-    assert found(sha, base=sha) == ["contaminated"]
-    assert found("0" * 64) == ["training-data-unknown"]
+    assert found("0" * 64) == ["training-data-unknown"], "the record speaks of other weights"
+    assert found("0" * 64, trained_on=[]) == [], "when the run was made, an ordinary model lay there"
 
 
 def test_short_probes_are_found_in_a_frame_and_shorter_ones_named(tmp_path: Path) -> None:

@@ -336,11 +336,17 @@ def test_another_model_at_a_local_server_is_refused_before_a_verdict_of_it_is_ke
     ratings(run, alias("org/strong", **here), "safety")
     kept = lines_of(run, "alias")
     judge = alias("org/weak", **here)
-    with pytest.raises(UserError, match="as org/strong so far, and http://localhost:8080/v1 now answers as org/weak"):
+    with pytest.raises(
+        UserError, match="as org/strong so far, and http://localhost:8080/v1 now answers as org/weak"
+    ) as refused:
         ratings(run, judge, "nuance")
+    assert "serve that model again, or, where it is gone, judge anew under another name" in str(refused.value)
     assert (len(judge.asked), lines_of(run, "alias")) == (1, kept)
     assert read_judge_manifests(run)["alias"]["reported_models"] == ["org/strong"]
     assert len(ratings(run, alias("org/strong", **here), "nuance").asked) == 10
+    named_anew = alias("org/weak", **here)
+    named_anew.identity = replace(named_anew.identity, name="weak")
+    assert len(ratings(run, named_anew, "safety").asked) == 10, "the remedy holds"
 
 
 def test_a_service_on_the_network_may_answer_under_a_new_version(run: Path) -> None:

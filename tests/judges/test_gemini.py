@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from asking import Waiting, ask_all, call, judge_threads
@@ -27,7 +29,10 @@ from lem.errors import UserError
 from lem.judges.backends.budget import Budget
 from lem.judges.backends.gemini import THINKING_TOKENS, open_gemini
 from lem.judges.backends.remote import RemoteJudge
+from lem.judges.conduct import Pass, judge_ratings
+from lem.judges.manifest import same_judge
 from lem.judges.protocol import Ending
+from scripted_judge import ScriptedJudge, complete, evaluated, lines_of, write_run
 
 PRICE = Price(1.0, 4.0, "USD", "2026-11-01")
 
@@ -237,6 +242,44 @@ def test_a_service_in_clear_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.warns(UserWarning, match=r"http://gateway\.test.*GEMINI_API_KEY.*in clear") as warned:
         open_gemini("g", MODEL, Waiting().limits())
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        (None, None),
+        ("https://generativelanguage.googleapis.com/", None),
+        ("https://GENERATIVELANGUAGE.googleapis.com:443", None),
+        ("https://gateway.test/google", "https://gateway.test/google"),
+        ("http://127.0.0.1:4000", "http://localhost:4000"),
+    ],
+)
+def test_another_address_is_part_of_who_judges(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, service: str | None
+) -> None:
+    monkeypatch.setattr("lem.judges.backends.gemini._check", lambda *_: None)
+    monkeypatch.delenv("GOOGLE_GEMINI_BASE_URL", raising=False)
+    own = open_gemini("g", MODEL, Waiting().limits()).identity
+    assert "service" not in own.settings
+    if url is not None:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", url)
+    found = open_gemini("g", MODEL, Waiting().limits()).identity
+    assert found.settings.get("service") == service
+    assert same_judge(asdict(own), found) is (service is None)
+
+
+def test_another_model_behind_a_proxy_of_this_machine_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server says that VERSION answered; the verdicts before are by another model."""
+    run = write_run(tmp_path / "run", evaluated())
+    with gemini({}) as server:
+        judge = opened(server, monkeypatch, Waiting())
+        before = ScriptedJudge(lambda one: replace(complete(one), model="gemini-of-before"), judge.identity)
+        judge_ratings(run, before, Pass(), ["safety"], ["do_not_answer"])
+        with judge, pytest.raises(UserError, match=f"as gemini-of-before so far, .*localhost.* now answers as {VERSION}"):
+            judge_ratings(run, judge, Pass(), ["nuance"], ["do_not_answer"])
+    assert {line["model"] for line in lines_of(run, "g")} == {"gemini-of-before"}
 
 
 def test_no_key_names_the_variable_and_the_ways_without(monkeypatch: pytest.MonkeyPatch) -> None:

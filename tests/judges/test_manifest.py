@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lem.errors import ResumeMismatch, UserError
+from lem.judges.conduct import Pass, judge_ratings
 from lem.judges.lineage import Kin
 from lem.judges.manifest import Pedigree, check_pedigree, check_same_judge, totals, write_manifest
 from lem.records import Judgement, RunInfo
 from lem.records.judge_files import read_judge_manifests
-from scripted_judge import IDENTITY, ONE, TWO, evaluated, write_run
+from scripted_judge import IDENTITY, ONE, TWO, ScriptedJudge, evaluated, write_run
 
 
 def row(probe: str, dimension: str, prompt: str, **fields: object) -> Judgement:
@@ -49,6 +51,25 @@ def test_a_call_that_is_asked_again_is_a_call_of_its_own() -> None:
     known = {"n_prompt_tokens": 11, "n_tokens": 5, "cost": 0.25}
     good = [row("p", "safety", "x", **known), row("p", "nuance", "x")]
     assert totals([*failed, *good, *good]) == {"calls": 3, "n_prompt_tokens": 22, "n_tokens": 10, "cost": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("error", "cost", "known"),
+    [
+        ("HTTP 503 (6 attempts)", 0.25, 0.25),
+        ("HTTP 400: too long", 0.25, 0.25),
+        ("HTTP 504 (6 attempts)", 0.25, None),
+        ("no reply in time (6 attempts)", 0.25, None),
+        ("HTTP 503 (6 attempts)", None, None),
+    ],
+)
+def test_a_refused_call_without_a_cost_was_not_charged_where_there_is_a_price(
+    error: str, cost: float | None, known: float | None
+) -> None:
+    """Earlier versions stored no cost of what was not charged; what ran into its time may have been."""
+    refused = replace(row("p", "safety", "x"), value=None, unscored=f"failed: {error}", error=error)
+    good = row("q", "safety", "y", n_prompt_tokens=11, n_tokens=5, cost=cost)
+    assert totals([refused, good])["cost"] == known
 
 
 def test_orders_and_opponents_are_calls_of_their_own() -> None:
@@ -98,6 +119,26 @@ def test_a_name_that_stands_for_something_else_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="is no name for a judge"):
         check_pedigree(replace(IDENTITY, name=name), RunInfo("r", "eval", arms={ONE: {"model": "org/other"}}),
                        allow_self_judge=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"settings": {"temperature": 0.0, "response": "free"}}, r"\(response: free instead of json_schema\)"),
+        ({"settings": {"response": "json_schema", "service": "https://a.test/v1", "temperature": 0.0}},
+         r"\(service: https://a\.test/v1 instead of nothing\)"),
+        ({"settings": {}}, r"\(temperature: nothing instead of 0\.0, response: nothing instead of json_schema\)"),
+        ({"model": "org/judge-2"}, r"\(model: org/judge-2 instead of org/judge-1\)"),
+        ({"backend": "gemini", "settings": {"temperature": 1, "response": "json_schema"}},
+         r"\(backend: gemini instead of openai, temperature: 1 instead of 0\.0\)"),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_judge_of_before_is_named(tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    before = replace(IDENTITY, settings={"temperature": 0.0, "response": "json_schema"})
+    run = write_run(tmp_path / "run", evaluated())
+    judge_ratings(run, ScriptedJudge(identity=before), Pass(), ["safety"], ["do_not_answer"])
+    with pytest.raises(ResumeMismatch, match=f"judged here as openai org/judge-1, .*{said}; give this judge a name"):
+        check_same_judge(run, replace(before, **now))
 
 
 def test_a_name_that_differs_in_case_only_is_refused_where_the_other_has_judged(tmp_path: Path) -> None:

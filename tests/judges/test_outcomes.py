@@ -98,6 +98,15 @@ def test_probes_with_measured_choices_are_no_pairs_not_even_where_they_failed() 
     assert planned_tasks(run, BASELINE, TREATMENT) == ["gsm8k"]
 
 
+def test_choices_that_are_still_to_be_measured_are_no_pairs_either() -> None:
+    run = of_benchmarks(made_pairs(3), ["truthfulqa_mc", "gsm8k", "gsm8k"])
+    run = with_answers(run, {(TREATMENT, 0): None, (BASELINE, 0): None})
+    asked = [{**probe, "choices": ["a", "b"]} if probe["id"] == "P000" else probe for probe in run.info.probes]
+    run = replace(run, info=replace(run.info, probes=asked))
+    assert [one.key.probe_id for one in outcomes_of(run, BASELINE, TREATMENT, "j")] == ["P001", "P002"]
+    assert planned_tasks(run, BASELINE, TREATMENT) == ["gsm8k"]
+
+
 def test_what_an_arm_was_never_to_answer_is_no_pair() -> None:
     run = compared(made_pairs(3), ["AB", "AB", "AB"])
     groups = {"b": {"arm": BASELINE, "repeat": 0, "probes": ["P000", "P001"]},

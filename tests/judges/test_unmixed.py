@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lem.errors import ResumeMismatch, UserError
+from lem.errors import Incomplete, ResumeMismatch, UserError
 from lem.judges.calls import Asking
 from lem.judges.conduct import Pass, judge_pairs, judge_ratings
 from lem.judges.grade import Graded, grade
@@ -119,18 +119,60 @@ def test_a_plan_that_would_mix_two_scales_itself_is_refused(run: Path, tmp_path:
     assert judge_ratings(run, judge, Pass(), [str(wide), "nuance"]).missing == 0
 
 
-@pytest.mark.parametrize("spoilt", ["failed", "made anew"])
-def test_what_is_yet_to_be_asked_again_is_of_one_kind_too(run: Path, spoilt: str) -> None:
-    """A pass that replaced it and ended half-way would leave two versions in one file."""
+def fails(call: Call) -> Reply:
+    return Reply(call.id, Ending.FAILED, error="HTTP 400: max_tokens is too large")
 
-    def fails(call: Call) -> Reply:
-        return Reply(call.id, Ending.FAILED, error="timeout") if spoilt == "failed" else complete(call)
 
-    rating(run, Pass(), "safety", "do_not_answer")(ScriptedJudge(fails))
-    if spoilt == "made anew":
-        rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
-        text = "".join(json.dumps({**row, "response": "Another."}) + "\n" for row in rows)
-        (run / "records.jsonl").write_text(text)
+def stops_after(number: int) -> ScriptedJudge:
+    """A judge whose service goes away after so many verdicts."""
+    judge = ScriptedJudge()
+
+    def reply(call: Call) -> Reply:
+        if len(judge.asked) > number:
+            raise UserError("the service went away.")
+        return complete(call, **({"safety": 3} if "safety" in call.schema["properties"] else {"verdict": "A"}))
+
+    judge.script = reply
+    return judge
+
+
+def test_calls_that_failed_may_be_asked_otherwise(run: Path, own: str) -> None:
+    """The option that made every call fail is corrected; a pass that ends half-way leaves what can be read."""
+    large, both = Pass(Asking(max_tokens=100_000)), ("do_not_answer", "gsm8k")
+    for task in both:
+        rating(run, large, "safety", task)(ScriptedJudge(fails))
+    with pytest.raises(Incomplete):
+        rating(run, Pass(), own, "do_not_answer")(stops_after(1))
+    [metric] = metrics_of(read_contents(run))
+    assert (metric.low, metric.high) == (1.0, 5.0)
+    reasons = [(cell.key.probe_id, cell.value, cell.reason) for cell in metric.cells]
+    again = "failed: HTTP 400: max_tokens is too large"
+    assert reasons.count(("d1", 3.0, None)) == 1
+    assert (reasons.count(("d1", None, again)), reasons.count(("g1", None, again))) == (2, 3)
+    benchmark_table(read_contents(run))
+    refused(run, rating(run, large, own, "gsm8k"), "--judge-max-tokens 512", "--judge-max-tokens 100000")
+    for task in both:
+        assert rating(run, Pass(), own, task)(ScriptedJudge(lambda call: complete(call, safety=3))).missing == 0
+    assert {cell.value for cell in metrics_of(read_contents(run))[0].cells} == {3.0}
+
+
+def test_comparisons_that_failed_may_be_asked_otherwise(run: Path) -> None:
+    comparing(run, TERSE, TWO)(ScriptedJudge(fails))
+    with pytest.raises(Incomplete):
+        comparing(run, Pass(), TWO)(stops_after(3))
+    [result] = write_pair_results(run)["scripted"]
+    assert (result["n_pairs"], sum(result["unscored"].values())) == (5, 4)
+    refused(run, comparing(run, TERSE, TWO), "were asked for with a rationale, and now would be without")
+    comparing(run, Pass(), TWO)(ScriptedJudge())
+    assert write_pair_results(run)["scripted"][0]["unscored"] == {}
+
+
+def test_verdicts_on_answers_that_were_made_anew_are_of_one_kind_too(run: Path) -> None:
+    """A pass that replaced them and ended half-way would leave two versions in one file."""
+    rating(run, Pass(), "safety", "do_not_answer")(ScriptedJudge())
+    rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**row, "response": "Another."}) + "\n" for row in rows)
+    (run / "records.jsonl").write_text(text)
     refused(run, rating(run, TERSE, "safety", "do_not_answer"), "with a rationale, and now would be without")
     assert rating(run, Pass(), "safety", "do_not_answer")(ScriptedJudge()).asked == 3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from lem.chat.load import file_sha, model_identity
-from lem.chat.trainings import Training, local_folder, trainings_of_adapter, trainings_of_model
+from lem.chat.load import file_sha
+from lem.chat.trainings import ALL, Training, from_rows, local_folder, trainings_of_adapter, trainings_of_model
 from lem.data import read_chat_examples
 from lem.data.contamination import ProbeSource, check_probes
 from lem.data.findings import Finding
@@ -64,21 +64,10 @@ def _trainings(info: RunInfo, arm: str) -> list[Training]:
     if facts.get("adapter"):
         found += trainings_of_adapter(Path(str(facts["adapter"])).expanduser(), facts.get("adapter_sha"))
     model, sha = facts.get("model"), facts.get("model_sha")
-    if not model or not sha:
-        return found
-    folder = local_folder(str(model))
-    made = [] if folder is None else trainings_of_model(folder, sha)
-    if not made and sha != next(iter(info.arms.values())).get("model_sha") and not _is(folder, sha):
-        # Other weights than those of the first arm: they may be a fused model's, whose records are gone.
-        made = [Training(str(model))]
-    return found + made
-
-
-def _is(folder: Path | None, sha: str) -> bool:
-    try:
-        return folder is not None and model_identity(folder) == sha
-    except OSError:
-        return False
+    if ALL in facts:  # as it was when the run was made, whatever lies in the model's place by now
+        return found + from_rows(facts[ALL], str(model))
+    folder = local_folder(str(model)) if model and sha else None
+    return found if folder is None else found + trainings_of_model(folder, sha)
 
 
 @lru_cache(maxsize=4)

@@ -27,6 +27,10 @@ _MARKER = re.compile(r"(?:\\?#){4,}")
 _PLACED = r"(?:\\?[.):]|\ufe0f?\u20e3)[*_]*(?=[ \t]|[^\W\d])|[ \t]+[-\u2013\u2014][ \t]+(?=[*_]*[^\W\d_])"
 _HEADING = re.compile(rf"[\s*_]*(?P<place>\d{{1,2}})(?:{_PLACED})[^\n]*?[^\W_]")
 _SUM = re.compile(r"(?:[^\w\n]|\d|x|\\(?:times|cdot|div|frac|boxed))*=")
+_OPERATED = re.compile(
+    r"\d[^\w\n(]*(?:[-+*/^\u2212\u00d7\u00f7\u00b7]|\bx\b|(?<=\d)x(?=\d))[^\w\n]*\d|\\(?:times|cdot|div|frac)"
+)
+_ASIDE = re.compile(r"[\d%]\s+\(")  # "3 (= 36 inches)" says the same once more
 _BOXED = re.compile(r"\\f?boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _PUBLISHED_MARKED = re.compile(r"####\s*(-?[\d,.]+)")
 _STATED = re.compile(r"\s*[-\u2212]?\$?[\d,./]+\s*")
@@ -65,10 +69,16 @@ def _behind_markers(text: str) -> list[str]:
 
 
 def _result(text: str) -> str:
-    """What stands behind the last equals sign of a sum that the text opens with and its line ends on, else the text."""
+    """What stands behind the last equals sign of a sum that the text opens with and its line ends on, else the text.
+
+    A sum has two numbers and an operator, or no number ("x = 240"); "40% (= 0.4)" and "25% = 0.25" are none.
+    """
     line = text.lstrip().partition("\n")[0]
     done = _SUM.match(line)
-    return line[done.end() :] if done and len(numbers_in(line[done.end() :])) == 1 else text
+    if not done or len(numbers_in(line[done.end() :])) != 1:
+        return text
+    sum_like = not numbers_in(done[0]) or (_OPERATED.search(done[0]) and not _ASIDE.search(done[0]))
+    return line[done.end() :] if sum_like else text
 
 
 def published_number(text: str) -> str | None:

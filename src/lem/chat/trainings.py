@@ -59,7 +59,7 @@ def trainings_of_adapter(folder: Path, sha: str | None = None) -> list[Training]
     except (UserError, OSError, ValueError):
         return [Training(str(folder))]
     own = _training({"weights": str(folder), **{key: settings.get(key) for key in ("data", "data_sha")}})
-    before = _listed(settings.get(BEFORE, []), folder)
+    before = from_rows(settings.get(BEFORE, []), str(folder))
     if not before and settings.get("parent_adapter_sha") is not None:
         return [own, Training(f"the adapter that {folder} began from")]
     return [own, *before]
@@ -97,6 +97,11 @@ def rows(trainings: Iterable[Training]) -> list[dict[str, Any]]:
     ]
 
 
+def from_rows(value: Any, weights: str) -> list[Training]:
+    """Trainings out of what `rows` wrote; one of these weights that is not known for whatever is no list."""
+    return [_training(entry) for entry in value] if isinstance(value, list) else [Training(weights)]
+
+
 def _of_model(folder: Path, sha: str | None, seen: frozenset[Path]) -> list[Training]:
     """Args:  seen: the folders on the way here; a record that leads back to one of them is not true."""
     found: list[Training] = []
@@ -108,7 +113,9 @@ def _of_model(folder: Path, sha: str | None, seen: frozenset[Path]) -> list[Trai
             described = record[key]
             if described != (sha or model_identity(folder)) or folder.resolve() in seen:
                 return [Training(str(folder))]
-            found += _listed(record[ALL], folder) if ALL in record else _followed(record, seen | {folder.resolve()})
+            found += (
+                from_rows(record[ALL], str(folder)) if ALL in record else _followed(record, seen | {folder.resolve()})
+            )
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return [Training(str(folder))]
     return found
@@ -124,11 +131,6 @@ def _followed(record: dict[str, Any], seen: frozenset[Path]) -> list[Training]:
     if folder is None or not isinstance(base, str) or model_identity(folder) != base:
         return [*found, Training(str(model))]
     return found + _of_model(folder, base, seen)
-
-
-def _listed(value: Any, folder: Path) -> list[Training]:
-    """Trainings out of JSON; one that is not known for whatever is no list of them."""
-    return [_training(entry) for entry in value] if isinstance(value, list) else [Training(str(folder))]
 
 
 def _training(entry: Any) -> Training:

@@ -30,17 +30,19 @@ class ShortTexts:
     def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
         """Index (name, text) pairs; several texts may carry one name."""
         self._names: defaultdict[int, dict[tuple[str, ...], dict[str, None]]] = defaultdict(dict)
+        self._first: set[str] = set()  # words that an indexed text begins with: nearly all places are passed over
         for name, text in texts:
             found = tuple(words(text))
             if SHORTEST <= len(found) < CONTAMINATION_N:
                 self._names[len(found)].setdefault(found, {})[name] = None
+                self._first.add(found[0])
 
     def held(self, text: str) -> dict[str, list[str]]:
         """Map the name of each indexed text that `text` holds to its words, once for each place."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         tokens, gaps = words_and_gaps(text) if self._names else ([], [""])
-        for n, names in self._names.items():
-            for start in range(len(tokens) - n + 1):
+        for start in (place for place, word in enumerate(tokens) if word in self._first):
+            for n, names in self._names.items():
                 run = tuple(tokens[start : start + n])
                 if run in names and (n >= ANYWHERE or _stands_alone(gaps, start, start + n)):
                     for name in names[run]:

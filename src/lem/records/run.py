@@ -74,7 +74,7 @@ _TEXT: frozenset[type] = frozenset((str, NoneType))
 # What may be left out, and is counted with or looked into where it is there.
 _FACTS: Kinds = {
     "model": _TEXT, "adapter": _TEXT, "settings": _OBJECT, "identity": _OBJECT, "adapter_scale": _AMOUNT,
-    "bits": _AMOUNT,
+    "bits": _AMOUNT, "trained_on": frozenset((list,)),
 }  # fmt: skip
 _SETTINGS: Kinds = {"temperature": _AMOUNT, "top_p": _AMOUNT, "max_tokens": _AMOUNT}
 _PLAN: Kinds = {

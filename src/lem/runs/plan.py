@@ -27,6 +27,7 @@ from lem.chat.render import (
 )
 from lem.chat.sampling import row_seed
 from lem.chat.stored import stored_bits
+from lem.chat.trainings import ALL, local_folder, rows, trainings_of_model
 from lem.data import Kernel, Probe
 from lem.data.items import Item
 from lem.errors import ResumeMismatch, UserError
@@ -145,6 +146,7 @@ def render_arm(plan: RunPlan, arm: Arm, chat: ChatModel) -> RenderedArm:
     facts: dict[str, Any] = {
         "model": chat.name,
         "model_sha": chat.model_sha,
+        ALL: rows(trainings_of_model(folder, chat.model_sha)) if (folder := local_folder(arm.model)) else [],
         "adapter": arm.adapter,
         "adapter_sha": chat.adapter_sha,
         "identity": chat.identity,

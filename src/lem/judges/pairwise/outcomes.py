@@ -119,9 +119,13 @@ def _task_of(contents: RunContents) -> Callable[[str], str]:
 
 
 def _measured(contents: RunContents) -> set[str]:
-    """Probes whose choices are measured, with all others of their benchmarks, whose requests may have failed."""
+    """Probes whose choices are measured, with all others of their benchmarks, whose requests may have failed.
+
+    The manifest names the choices; a run from elsewhere may only have what was measured.
+    """
     named = {entry["id"]: entry.get("benchmark") for entry in contents.info.probes}
-    probes = {record.probe_id for record in contents.records if record.finish_reason == LIKELIHOOD}
+    probes = {entry["id"] for entry in contents.info.probes if entry.get("choices")}
+    probes |= {record.probe_id for record in contents.records if record.finish_reason == LIKELIHOOD}
     benchmarks = {name for probe in probes if (name := named.get(probe))}
     return probes | {probe for probe, name in named.items() if name in benchmarks}
 
