@@ -65,7 +65,7 @@ class Answering:
         if self._models and is_local(service):
             raise WrongJudge(
                 f"the judge '{self.identity.name}' answered as {', '.join(self._models)} so far, and {service} now "
-                f"answers as {model}; serve that model again, or give this judge a name of its own with "
+                f"answers as {model}; serve that model again, or, where it is gone, judge anew under another name with "
                 "--judge NAME=..., nothing of the other model was kept."
             )
         self._models = [*self._models, model]

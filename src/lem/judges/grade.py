@@ -1,9 +1,9 @@
 """The resumable pass that turns planned calls into judgements: `judgements/<judge>.jsonl` in the run directory.
 
 The rules, as for generating: what is stored with the same answer, prompt and version is kept; a stored error is asked
-again; an answer that was made anew is judged anew. A dimension has one version: where any verdict of this judge on it
-has another one, of whatever answer, that is a `ResumeMismatch`, found before anything is asked. Each judgement is one
-line, written as its reply comes.
+again, in another manner too; an answer that was made anew is judged anew. A dimension has one version: where any
+verdict of this judge on it has another one, of whatever answer, that is a `ResumeMismatch`, found before anything is
+asked. Each judgement is one line, written as its reply comes.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lem.errors import ResumeMismatch, UserError
+from lem.judges.backends.faults import was_refused
 from lem.judges.lineage import LOCAL, Kin, kinship, lineage_notes
 from lem.judges.panel import PANEL, panel_judgements
 from lem.judges.protocol import JudgeIdentity
@@ -82,9 +83,8 @@ def check_same_judge(run: Path, identity: JudgeIdentity) -> None:
         return
     if not same_judge(before, identity):
         raise ResumeMismatch(
-            f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, "
-            f"with another model or other settings than this {identity.backend} {identity.model}; give this judge a "
-            "name of its own with --judge NAME=..., nothing was touched."
+            f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, and "
+            f"{what_differs(before, identity)}"
         )
 
 
@@ -93,10 +93,33 @@ def same_judge(stored: Mapping[str, Any], identity: JudgeIdentity) -> bool:
 
     Of a local judge the path is no part, because its settings have the hashes of the weights.
     """
-    by_model = identity.backend != LOCAL
-    now_is = json.loads(json.dumps([identity.backend, identity.settings, identity.model if by_model else None]))
-    was = [stored.get("backend"), stored.get("settings"), stored.get("model") if by_model else None]
-    return bool(was == now_is)
+    return not _differences(stored, identity)
+
+
+def what_differs(stored: Mapping[str, Any], identity: JudgeIdentity) -> str:
+    """The end of a refusal: in what this judge is another one than the one that is stored, and what to do."""
+    parts = [f"{name}: {_word(now)} instead of {_word(was)}" for name, was, now in _differences(stored, identity)]
+    return (
+        f"this is another one ({', '.join(parts)}); give this judge a name of its own with --judge NAME=..., nothing "
+        "was touched."
+    )
+
+
+def _differences(stored: Mapping[str, Any], identity: JudgeIdentity) -> list[tuple[str, Any, Any]]:
+    """(name, what is stored, what is now) of backend, model and settings, where they differ."""
+    was: dict[str, Any] = {**(stored.get("settings") or {}), "backend": stored.get("backend")}
+    now_is: dict[str, Any] = {**json.loads(json.dumps(identity.settings)), "backend": identity.backend}
+    if identity.backend != LOCAL:
+        was["model"], now_is["model"] = stored.get("model"), identity.model
+    names = dict.fromkeys(["backend", "model", *was, *now_is])
+    return [(name, was.get(name), now_is.get(name)) for name in names if was.get(name) != now_is.get(name)]
+
+
+def _word(value: Any) -> str:
+    """A setting for a sentence."""
+    if value is None:
+        return "nothing"
+    return " ".join(value.split()) if isinstance(value, str) else json.dumps(value)
 
 
 def reported_models(run: Path, judge: str) -> list[str]:
@@ -181,7 +204,8 @@ def totals(lines: Iterable[Judgement]) -> dict[str, Any]:
     """Calls, tokens and cost behind lines of a judge's file; a sum is None where a part of it is not known.
 
     The lines of one call stand together, have one prompt and one dimension each, and the first holds its tokens and
-    cost. Tokens are those of replies: a call that failed without one adds none.
+    cost. Tokens are those of replies: a call that failed without one adds none, and where a price is known, one that
+    the service refused adds no cost.
     """
     calls: list[Judgement] = []
     call: tuple[Any, ...] = ()
@@ -197,11 +221,13 @@ def totals(lines: Iterable[Judgement]) -> dict[str, Any]:
         return None if any(part is None for part in parts) else sum(parts)
 
     replies = [one for one in calls if one.error is None or one.n_tokens is not None]
+    priced = any(one.cost is not None for one in calls)
+    charged = [one for one in calls if not (priced and one.cost is None and was_refused(one.error))]
     return {
         "calls": len(calls),
         "n_prompt_tokens": total("n_prompt_tokens", replies),
         "n_tokens": total("n_tokens", replies),
-        "cost": total("cost", calls),
+        "cost": total("cost", charged),
     }
 
 

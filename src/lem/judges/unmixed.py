@@ -2,7 +2,8 @@
 
 A pass is refused before its first call if it would put verdicts by another rubric, on another scale or asked for in
 another manner beside those that are stored, on whatever answers: the whole file would be unreadable once it was paid
-for. Failed calls and verdicts on earlier answers count too, because they stay until they are asked again.
+for. Verdicts on earlier answers count too, because they stay until they are asked again. Calls that failed have no
+verdict and bind nobody, so that an option which made them fail can be corrected.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def refuse_mixture(
                 )
     for verdict in stored:
         version, call = kinds.get((verdict.dimension, verdict.order != ""), (verdict.version, None))
-        if call is not None and verdict.version != version:
+        if call is not None and verdict.version != version and not verdict.failed:
             was, now = _told(_differences(verdict, call, manifest, rubrics))
             if not was:
                 was = "with another model, rubric, prompt or setting"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def read_contents(path: Path) -> RunContents:
 def read_judgements(run: Path) -> list[Judgement]:
     """Read every `judgements/<judge>.jsonl` of a run, files by name; the last line of a judgement's key wins.
 
+    A call that failed has no verdict, so it is read as of the version and scale of the verdicts that it stands beside.
     Raises: DataError naming the file and line of a row that is no judgement, whose value is outside its scale, or
     whose scale is not that of the judge's other judgements on the dimension.
     """
@@ -68,8 +69,9 @@ def read_judgements(run: Path) -> list[Judgement]:
             if judgement.value is not None and not is_finite(judgement.value):
                 judgement = replace(judgement, value=None, unscored=judgement.unscored or NOT_FINITE)
             found[judgement.full_key] = (judgement, file, number)
-    _refuse_two_scales(found.values())
-    return [judgement for judgement, _, _ in found.values()]
+    rows = _with_failed_as_others(list(found.values()))
+    _refuse_two_scales(rows)
+    return [judgement for judgement, _, _ in rows]
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -95,6 +97,24 @@ def _scale_fault(value: float | None, low: float | None, high: float | None) -> 
     return None
 
 
+def _with_failed_as_others(rows: Sequence[tuple[Judgement, Path, int]]) -> list[tuple[Judgement, Path, int]]:
+    """The rows with version and scale of the last verdict of a series, else of its last call, for those that failed."""
+    kinds: dict[tuple[str, str, bool], Judgement] = {}
+    for one, _, _ in sorted(rows, key=lambda row: (not row[0].failed, row[1], row[2])):
+        kinds[_series(one)] = one
+
+    def as_others(one: Judgement) -> Judgement:
+        kind = kinds[_series(one)]
+        return replace(one, version=kind.version, low=kind.low, high=kind.high) if one.failed else one
+
+    return [(as_others(one), file, number) for one, file, number in rows]
+
+
+def _series(judgement: Judgement) -> tuple[str, str, bool]:
+    """What has one scale: ratings on a dimension by a judge, and comparisons."""
+    return judgement.judge, judgement.dimension, judgement.order == ""
+
+
 def _refuse_two_scales(judgements: Iterable[tuple[Judgement, Path, int]]) -> None:
     """Ratings and comparisons of two answers may have scales of their own; a row without a scale contradicts none."""
     scales: dict[tuple[str, str, bool], tuple[float | None, float | None]] = {}
@@ -102,7 +122,7 @@ def _refuse_two_scales(judgements: Iterable[tuple[Judgement, Path, int]]) -> Non
         scale = (judgement.low, judgement.high)
         if scale == (None, None):
             continue
-        first = scales.setdefault((judgement.judge, judgement.dimension, judgement.order == ""), scale)
+        first = scales.setdefault(_series(judgement), scale)
         if scale != first:
             one, other = (" to ".join("?" if end is None else f"{end:g}" for end in ends) for ends in (scale, first))
             raise _not_a_judgement(file, number, f"its scale is {one}, that of earlier ones on its dimension {other}")

@@ -182,6 +182,11 @@ class Judgement:
         """What is unique to this judgement: cell, judge, dimension, order, opponent."""
         return (*self.key, self.judge, self.dimension, self.order, self.against)
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no verdict, because the call failed."""
+        return self.error is not None and self.value is None
+
     def to_row(self) -> dict[str, Any]:
         """Return the flat JSON object of `judgements/<judge>.jsonl` (a value that is not finite becomes null)."""
         return {**dataclasses.asdict(self), **_stored_value(self)}

@@ -18,7 +18,7 @@ from lem.judges.audit.measures import Measure
 from lem.judges.audit.plan import PAIR, RATING, AuditCall, AuditSettings
 from lem.judges.audit.verdict import HUMANS, Check, Status, check
 from lem.judges.calls import Asking
-from lem.judges.manifest import check_same_judge, same_judge
+from lem.judges.manifest import check_same_judge, same_judge, what_differs
 from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.protocol import JudgeIdentity
 from lem.stats import Estimate
@@ -62,9 +62,8 @@ def refuse_other_judge(run: Path, identity: JudgeIdentity, audit: Mapping[str, A
     before = (audit or {}).get("identity")
     if isinstance(before, dict) and not same_judge(before, identity):
         raise ResumeMismatch(
-            f"{run}: the judge '{identity.name}' was audited here as {before.get('backend')} {before.get('model')}, "
-            f"with another model or other settings than this {identity.backend} {identity.model}; give this judge a "
-            "name of its own with --judge NAME=..., nothing was touched."
+            f"{run}: the judge '{identity.name}' was audited here as {before.get('backend')} {before.get('model')}, and "
+            f"{what_differs(before, identity)}"
         )
 
 

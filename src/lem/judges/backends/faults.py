@@ -17,6 +17,7 @@ from lem.errors import UserError
 # Statuses after which the same request can succeed: waited out and retried; every other error is not.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 OF_ONE_CALL = frozenset({400, 413, 422})
+_PERHAPS_DONE = frozenset({408, 504})  # the service may have done the work all the same
 WITHOUT = "judge with a local model by `--judge mlx:PATH`"
 _SHOWN_CHARS = 200
 
@@ -87,10 +88,16 @@ def fault_of(
         return no_such_model(service, said)
     if status in PASSING:
         header = retry_after(headers)
-        return Passing(f"HTTP {status}", pause_s=pause_s if header is None else header, sent=status in (408, 504))
+        return Passing(f"HTTP {status}", pause_s=pause_s if header is None else header, sent=status in _PERHAPS_DONE)
     if status in OF_ONE_CALL:
         return BadCall(f"HTTP {status}: {said}")
     return UserError(f"{judge}: {service.url} answered HTTP {status} ({said}); check the URL and the model's name.")
+
+
+def was_refused(error: str | None) -> bool:
+    """Whether a stored error is the service's own, of a kind that it does not charge for."""
+    status = re.match(r"HTTP (\d{3})\b", error or "")
+    return status is not None and int(status[1]) not in _PERHAPS_DONE
 
 
 def no_such_model(service: Service, said: str) -> UserError:

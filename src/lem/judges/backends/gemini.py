@@ -26,6 +26,7 @@ from lem.judges.backends.access import (
     is_local,
     portable_schema,
     read_key,
+    service_at,
     warn_of_clear_text,
 )
 from lem.judges.backends.faults import WITHOUT, Passing, Service, fault_of, not_reached
@@ -71,6 +72,8 @@ def open_gemini(name: str, model: str, limits: Limits, *, temperature: float = 0
         "thinking": "of the service" if sampled else "low",
         "response": "json_schema with a free item code",
     }
+    if service_at(url) != service_at(URL):
+        settings["service"] = service_at(url)
     identity = JudgeIdentity(name, "gemini", model, settings, {"sha": [], "names": [model]})
 
     @asynccontextmanager
