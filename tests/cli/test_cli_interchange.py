@@ -216,10 +216,13 @@ def test_exports_without_a_place_for_it_say_what_stands_against_a_judge(lem: Any
 
 def test_name_renames_the_kin_of_judges(lem: Any, tmp_path: Path) -> None:
     judged_run(tmp_path / "run")
+    manifest = tmp_path / "run" / "judgements" / "j.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "rated": {"kindness": ["ethics"]}}))
     assert lem("export", "run", "--to", "lm-eval", "--output", "out").code == 0
     paths = sorted((tmp_path / "out").iterdir())
     done = lem("import", *paths, "--name", "plain", "--name", "trained", "--output", "back")
     assert f"note: {NOTES[0].replace('json', 'trained')}\n" in done.out
     back = read_contents(tmp_path / "back")
     assert [kin["arm"] for kin in back.judges["j"]["kin"]] == ["trained"]
+    assert back.judges["j"]["rated"] == {"kindness": {"ethics": ["plain", "trained"]}}
     assert back.audits["j"]["verdict"] == "not trustworthy"

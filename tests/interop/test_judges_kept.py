@@ -103,6 +103,32 @@ def test_an_export_read_back_says_of_its_judges_what_the_run_says(tmp_path: Path
 
 
 @EXPORTS
+def test_what_a_judge_was_to_rate_and_compare_comes_back_by_arm(tmp_path: Path, export: Export) -> None:
+    rated = {"truth": {"truthfulqa": ["base", "txt"], "ethics": ["base"]}}
+    compared = [{"treatment": "txt", "baseline": "base", "tasks": ["ethics"]}]
+    contents = judged()
+    contents = replace(
+        contents, judges={**JUDGES, "gemini": {**JUDGES["gemini"], "rated": rated, "compared": compared}}
+    )
+    back = joined(export(contents, tmp_path / "out"))
+    assert (back.judges["gemini"]["rated"], back.judges["gemini"]["compared"]) == (rated, compared)
+    assert "rated" not in back.judges["fair"]
+
+
+def test_a_file_that_lists_benchmarks_without_arms_means_its_own(tmp_path: Path) -> None:
+    """As exports were written before."""
+    paths = write_harness(judged(), tmp_path / "out")
+    for file in tmp_path.rglob("results_*.json"):
+        results = json.loads(file.read_text())
+        results["lem"]["judges"]["gemini"]["rated"] = {"truth": ["truthfulqa"]}
+        file.write_text(json.dumps(results))
+    read = [read_answers_file(path).contents for path in paths]
+    assert [one.judges["gemini"]["rated"] for one in read] == [
+        {"truth": {"truthfulqa": [arm]}} for one in read for arm in one.info.arms
+    ]
+
+
+@EXPORTS
 def test_two_judges_of_one_dimension_come_back_as_two(tmp_path: Path, export: Export) -> None:
     contents = judged()
     second = [replace(one, judge="fair", value=1.0) for one in contents.judgements if one.judge == "gemini"]

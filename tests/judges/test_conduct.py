@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ def run(tmp_path: Path) -> Path:
 
 
 TASKS = tuple(dict.fromkeys(item.benchmark for item in ITEMS))
+TO_RATE = {task: [ONE, TWO] for task in TASKS}
 
 
 def ratings(run: Path, judge: ScriptedJudge | None = None, *dimensions: str, **how: Any) -> ScriptedJudge:
@@ -142,13 +145,94 @@ def test_benchmarks_that_a_pass_did_not_reach_stay_in_the_counts(run: Path) -> N
     judge.script = fail_third
     with pytest.raises(Incomplete):
         ratings(run, judge, "safety")
-    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": list(TASKS)}
+    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": TO_RATE}
     (metric,) = (one for one in metrics_of(read_contents(run)) if one.name == "safety")
     assert len(metric.cells) == 2 * len(ITEMS)
     assert [cell.outcome for cell in metric.cells].count(Outcome.SCORED) == 2
     assert [cell.outcome for cell in metric.cells].count(Outcome.UNSCORED) == 8
     ratings(run, None, "nuance")
-    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": list(TASKS), "nuance": list(TASKS)}
+    assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": TO_RATE, "nuance": TO_RATE}
+
+
+def meant(run: Path) -> tuple[Any, Any]:
+    manifest = read_judge_manifests(run)["scripted"]
+    return manifest["rated"], manifest["compared"]
+
+
+@pytest.mark.parametrize("script", ["raises", "ends"])
+def test_a_pass_without_a_verdict_was_to_rate_and_compare_nothing(run: Path, script: str) -> None:
+    class Silent(ScriptedJudge):
+        def replies(self, calls: Sequence[Call], wanted: set[Any]) -> Iterator[Reply]:
+            if script == "raises":
+                raise UserError("the key is wrong")
+            yield from ()
+
+    judge_ratings(run, ScriptedJudge(), Pass(), ["safety"], ["do_not_answer"])
+    judge_pairs(run, ScriptedJudge(), Pass(), ONE, [TWO], ["do_not_answer"])
+    before = meant(run)
+    with pytest.raises(UserError) if script == "raises" else nullcontext():
+        judge_ratings(run, Silent(), Pass(), ["safety"], ["gsm8k"])
+    with pytest.raises(UserError) if script == "raises" else nullcontext():
+        judge_pairs(run, Silent(), Pass(), ONE, [TWO])
+    assert meant(run) == before
+    (metric,) = (one for one in metrics_of(read_contents(run)) if one.name == "safety")
+    assert [cell.outcome for cell in metric.cells] == [Outcome.SCORED] * 2
+
+
+def test_what_a_pass_is_to_rate_is_on_disk_before_its_first_verdict(run: Path) -> None:
+    """A kill after any verdict leaves the benchmarks that it did not reach known."""
+    seen: list[Any] = []
+
+    class Looking(ScriptedJudge):
+        def replies(self, calls: Sequence[Call], wanted: set[Any]) -> Iterator[Reply]:
+            for reply in super().replies(calls, wanted):
+                seen.append(meant(run)[0])
+                yield reply
+
+    ratings(run, Looking(), "safety")
+    assert seen[:2] == [{}, {"safety": TO_RATE}]
+
+
+def test_a_finished_pass_that_is_repeated_says_what_it_was_to_rate(run: Path) -> None:
+    """As of a judge whose manifest is of before there was the field."""
+    ratings(run, None, "safety")
+    file = run / "judgements" / "scripted.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "rated"}))
+    assert ratings(run, None, "safety").asked == []
+    assert meant(run)[0] == {"safety": TO_RATE}
+
+
+def test_benchmarks_listed_without_arms_are_for_all_arms_of_the_run(run: Path) -> None:
+    judge_ratings(run, ScriptedJudge(), Pass(), ["safety"], ["do_not_answer"])
+    file = run / "judgements" / "scripted.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "rated": {"safety": ["do_not_answer", "gsm8k"]}}))
+    (metric,) = (one for one in metrics_of(read_contents(run)) if one.name == "safety")
+    assert sorted((cell.key.arm, cell.key.probe_id, str(cell.outcome)) for cell in metric.cells) == [
+        (ONE, "d1", "scored"), (ONE, "g1", "unscored"), (TWO, "d1", "scored"), (TWO, "g1", "unscored")
+    ]  # fmt: skip
+    judge_ratings(run, ScriptedJudge(), Pass(), ["safety"], ["ethics"])
+    assert meant(run)[0] == {"safety": {name: [ONE, TWO] for name in ("do_not_answer", "gsm8k", "ethics")}}
+
+
+def test_a_panel_was_to_rate_what_any_of_its_judges_was(run: Path) -> None:
+    def stopping(name: str) -> ScriptedJudge:
+        judge = ScriptedJudge(identity=named(name))
+
+        def fail_third(call: Call) -> Reply:
+            if len(judge.asked) == 3:
+                raise UserError("the service went away")
+            return complete(call, safety=len(judge.asked))
+
+        judge.script = fail_third
+        return judge
+
+    for name, tasks in (("one", ["do_not_answer", "ethics", "gsm8k"]), ("two", ["do_not_answer", "ethics"])):
+        with pytest.raises(Incomplete):
+            judge_ratings(run, stopping(name), Pass(), ["safety"], tasks)
+    metrics = {one.source: one for one in metrics_of(read_contents(run))}
+    probes = {source: {cell.key.probe_id for cell in metric.cells} for source, metric in metrics.items()}
+    assert probes == {"one": {"d1", "e1", "g1"}, "two": {"d1", "e1"}, "panel": {"d1", "e1", "g1"}}
+    assert [cell.outcome for cell in metrics["panel"].cells].count(Outcome.UNSCORED) == 6 - 2
 
 
 def test_an_error_before_the_first_reply_stays_what_it_is(run: Path) -> None:

@@ -277,7 +277,10 @@ def test_another_model_behind_a_proxy_of_this_machine_is_refused(
         judge = opened(server, monkeypatch, Waiting())
         before = ScriptedJudge(lambda one: replace(complete(one), model="gemini-of-before"), judge.identity)
         judge_ratings(run, before, Pass(), ["safety"], ["do_not_answer"])
-        with judge, pytest.raises(UserError, match=f"as gemini-of-before so far, .*localhost.* now answers as {VERSION}"):
+        with (
+            judge,
+            pytest.raises(UserError, match=f"as gemini-of-before so far, .*localhost.* now answers as {VERSION}"),
+        ):
             judge_ratings(run, judge, Pass(), ["nuance"], ["do_not_answer"])
     assert {line["model"] for line in lines_of(run, "g")} == {"gemini-of-before"}
 

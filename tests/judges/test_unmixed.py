@@ -19,9 +19,21 @@ from lem.judges.pairwise.results import write_pair_results
 from lem.judges.protocol import Call, Ending, Reply
 from lem.judges.rubrics import RUBRICS, read_rubric
 from lem.records import metrics_of
+from lem.records.cells import Outcome
 from lem.records.contents import read_contents
 from lem.reports.benchmark_rows import benchmark_table
-from scripted_judge import ITEMS, ONE, TWO, ScriptedJudge, complete, evaluated, named, planned_for, write_run
+from scripted_judge import (
+    ITEMS,
+    ONE,
+    TWO,
+    ScriptedJudge,
+    complete,
+    evaluated,
+    lines_of,
+    named,
+    planned_for,
+    write_run,
+)
 from small_plan import bytes_of
 
 Ask = Callable[[ScriptedJudge], Graded]
@@ -154,6 +166,15 @@ def test_calls_that_failed_may_be_asked_otherwise(run: Path, own: str) -> None:
     for task in both:
         assert rating(run, Pass(), own, task)(ScriptedJudge(lambda call: complete(call, safety=3))).missing == 0
     assert {cell.value for cell in metrics_of(read_contents(run))[0].cells} == {3.0}
+
+
+def test_calls_that_failed_in_two_manners_are_read_as_of_the_last(run: Path, own: str) -> None:
+    for how, rubric, task in ((Pass(), "safety", "gsm8k"), (TERSE, own, "do_not_answer")):
+        rating(run, how, rubric, task)(ScriptedJudge(fails))
+    assert {(line["low"], line["high"]) for line in lines_of(run)} == {(1.0, 10.0), (1.0, 5.0)}
+    [metric] = metrics_of(read_contents(run))
+    assert (metric.low, metric.high, metric.version) == (1.0, 5.0, lines_of(run)[-1]["version"])
+    assert [cell.outcome for cell in metric.cells] == [Outcome.UNSCORED] * 6
 
 
 def test_comparisons_that_failed_may_be_asked_otherwise(run: Path) -> None:

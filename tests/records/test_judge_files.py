@@ -42,7 +42,10 @@ def test_manifests_and_win_rates_lie_side_by_side(tmp_path: Path) -> None:
      '{"judge": "a", "kin": [{"arm": 3}]}', '{"judge": "a", "compared": 3}', '{"judge": "a", "compared": ["b"]}',
      '{"judge": "a", "compared": [{"treatment": "b", "tasks": []}]}',
      '{"judge": "a", "compared": [{"treatment": "b", "baseline": "c", "tasks": "d"}]}',
-     '{"judge": "a", "rated": []}', '{"judge": "a", "rated": {"safety": "gsm8k"}}', "[" * 20_000, "\udcff"],
+     '{"judge": "a", "rated": []}', '{"judge": "a", "rated": {"safety": "gsm8k"}}', "[" * 20_000, "\udcff",
+     '{"judge": "a", "rated": {"safety": [["gsm8k"]]}}', '{"judge": "a", "rated": {"safety": {"gsm8k": "base"}}}',
+     '{"judge": "a", "rated": {"safety": {"gsm8k": [1]}}}',
+     '{"judge": "a", "compared": [{"treatment": "b", "baseline": "c", "tasks": [[]]}]}'],
 )  # fmt: skip
 def test_what_is_no_manifest_is_named(tmp_path: Path, content: str) -> None:
     file = put(tmp_path, "judgements/one.json", "")

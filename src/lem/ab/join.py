@@ -16,7 +16,7 @@ from lem.errors import UserError
 from lem.judges.panel import PANEL, panel_judgements
 from lem.records import Record, RunContents, RunInfo, Score
 from lem.records.contaminated import joined_contaminated
-from lem.records.judge_files import joined_audits, joined_judges
+from lem.records.judge_files import joined_audits, joined_judges, with_arms_renamed
 
 SETTINGS = "settings"  # of the arm's own run
 
@@ -106,10 +106,7 @@ def _with_arms_renamed(run: RunContents, new: Mapping[str, str]) -> RunContents:
     records: list[Record] = [renamed(record) for record in run.records]
     scores: dict[str, list[Score]] = {scorer: [renamed(row) for row in rows] for scorer, rows in run.scores.items()}
     judgements = [replace(renamed(row), against=new.get(row.against, row.against)) for row in run.judgements]
-    judges = {
-        name: {**manifest, "kin": [{**kin, "arm": new.get(kin["arm"], kin["arm"])} for kin in manifest.get("kin", [])]}
-        for name, manifest in run.judges.items()
-    }
+    judges = {name: with_arms_renamed(manifest, new) for name, manifest in run.judges.items()}
     return RunContents(
         replace(run.info, arms=facts, groups=groups), records, scores, judgements, run.notes, judges, run.audits
     )

@@ -80,6 +80,8 @@ def read_together(paths: Sequence[Path], names: Sequence[str]) -> Imported:
 def _renamed(one: Imported, name: str, path: Path) -> Imported:
     from dataclasses import replace
 
+    from lem.records.judge_files import with_arms_renamed
+
     if len(one.info.arms) != 1:
         raise UserError(f"{path} holds the arms {', '.join(one.info.arms)}; --name is for files of one arm.")
     if not name.strip():
@@ -93,15 +95,8 @@ def _renamed(one: Imported, name: str, path: Path) -> Imported:
         published_scores={key._replace(arm=name): value for key, value in one.published_scores.items()},
         scores={scorer: [replace(row, arm=name) for row in rows] for scorer, rows in one.scores.items()},
         judgements=[replace(judgement, arm=name) for judgement in one.judgements],
-        judges=_with_kin_renamed(one.judges, old, name),
+        judges={judge: with_arms_renamed(manifest, {old: name}) for judge, manifest in one.judges.items()},
     )
-
-
-def _with_kin_renamed(judges: dict[str, dict[str, Any]], old: str, name: str) -> dict[str, dict[str, Any]]:
-    def renamed(kin: dict[str, Any]) -> dict[str, Any]:
-        return {**kin, "arm": name} if kin["arm"] == old else kin
-
-    return {judge: {**one, "kin": [renamed(kin) for kin in one.get("kin", [])]} for judge, one in judges.items()}
 
 
 def _refuse_versions(contents: RunContents) -> None:

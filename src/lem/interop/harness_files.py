@@ -105,7 +105,7 @@ def facts_of(files: Iterable[SampleFile]) -> dict[str, Any]:
 def judges_of(files: Iterable[SampleFile]) -> tuple[Entries, Entries]:
     """The manifests and audits of the judges that exports of ours name.   Raises: DataError if they are damaged."""
     found = [
-        read_judges(_results_beside(file.path), ours)
+        read_judges(_results_beside(file.path), ours, arm_of(file))
         for file in files
         if isinstance(ours := file.results.get("lem"), dict)
     ]

@@ -52,7 +52,7 @@ def read_inspect(path: Path) -> Imported:
     marks = [_marks(record, sample, version) for record, sample in zip(records, log.samples, strict=True)]
     benchmarks = {probe["id"]: probe.get("benchmark", "") for probe in imported.info.probes}
     scores = fill_gaps([score for one in marks for score in one.scores], _texts(records), benchmarks)
-    judges, audits = read_judges(path, _ours(log))
+    judges, audits = read_judges(path, _ours(log), arm)
     return replace(
         imported,
         records=records,

@@ -20,7 +20,7 @@ from lem.errors import DataError
 from lem.paths import slug
 from lem.records import Metric, RunContents
 from lem.records.contaminated import joined_contaminated
-from lem.records.judge_files import PAIRS, is_audit, is_manifest, judge_notes
+from lem.records.judge_files import PAIRS, is_audit, is_manifest, judge_notes, with_arms
 
 PANEL = "panel"  # the judge's name that verdicts of all judges together carry
 
@@ -38,12 +38,21 @@ class Verdict:
 
 
 def judges_of_arm(contents: RunContents, arm: str) -> dict[str, Entries]:
-    """`judges` and `audits` for a file of one arm, kin limited to the arm and its opponents; {} without judges."""
+    """`judges` and `audits` for a file of one arm; {} without judges.
+
+    Kin is limited to the arm and its opponents, what was to be rated and compared to the arm.
+    """
     held = {arm, *(one.against for one in contents.judgements if one.arm == arm)}
-    judges = {
-        name: {**manifest, "kin": [kin for kin in manifest.get("kin", []) if kin["arm"] in held]}
-        for name, manifest in contents.judges.items()
-    }
+    judges = {}
+    for name, manifest in contents.judges.items():
+        judges[name] = {**manifest, "kin": [kin for kin in manifest.get("kin", []) if kin["arm"] in held]}
+        if "rated" in manifest:
+            judges[name]["rated"] = {
+                dimension: {benchmark: [arm] for benchmark, arms in benchmarks.items() if arm in arms}
+                for dimension, benchmarks in manifest["rated"].items()
+            }
+        if "compared" in manifest:
+            judges[name]["compared"] = [one for one in manifest["compared"] if one["treatment"] == arm]
     found = {"judges": judges, "audits": dict(contents.audits)}
     return {name: entries for name, entries in found.items() if entries}
 
@@ -63,12 +72,14 @@ def read_contaminated(path: Path, kept: Iterable[Mapping[str, Any]]) -> dict[str
         ) from None
 
 
-def read_judges(path: Path, kept: Mapping[str, Any]) -> tuple[Entries, Entries]:
-    """The manifests and audits that an export of ours kept in a file.
+def read_judges(path: Path, kept: Mapping[str, Any], arm: str) -> tuple[Entries, Entries]:
+    """The manifests and audits that an export of ours kept in a file of this arm.
 
     Raises: DataError for entries that are none, because a judge would then stand there with nothing against it.
     """
-    return _entries(path, kept, "judges", is_manifest), _entries(path, kept, "audits", is_audit)
+    judges = _entries(path, kept, "judges", is_manifest)
+    judges = {name: with_arms(manifest, [arm]) for name, manifest in judges.items()}
+    return judges, _entries(path, kept, "audits", is_audit)
 
 
 def _entries(path: Path, kept: Mapping[str, Any], field: str, is_sound: Callable[[Any], bool]) -> Entries:

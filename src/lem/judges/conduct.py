@@ -6,7 +6,8 @@ the same call goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lem.judges.manifest import check_same_judge, remove_unused, write_manifest,
 from lem.judges.pairwise.outcomes import planned_tasks
 from lem.judges.pairwise.pairs import PREFERENCE
 from lem.judges.prompt import template_version
-from lem.judges.protocol import Judge, Reply
+from lem.judges.protocol import Call, Judge, Reply
 from lem.judges.rubrics import Rubric, read_rubric
 from lem.judges.unmixed import manners_of
 from lem.records import RunContents
@@ -55,10 +56,10 @@ def judge_ratings(
     rubrics = rubrics_of(contents, _distinct([read_rubric(text) for text in dimensions]), tasks)
     planned = rating_calls(contents, read_run_items(run), rubrics, how.asking, judge.identity)
     versions = {one.dimension: f"{one.version} {one.sha[:12]}" for group in rubrics.values() for one in group}
-    rated: dict[str, list[str]] = {}
+    rated: dict[str, dict[str, list[str]]] = {}
     for benchmark, group in rubrics.items():
         for one in group:
-            rated.setdefault(one.dimension, []).append(benchmark)
+            rated.setdefault(one.dimension, {})[benchmark] = list(contents.info.arms)
     return _ask(run, judge, contents, planned, versions, how, rated=rated)
 
 
@@ -96,52 +97,80 @@ def _distinct(rubrics: Sequence[Rubric]) -> list[Rubric]:
     return list(found.values())
 
 
+class _Underway:
+    """A pass that is being made: itself the judge that is asked, and what its manifest says so far.
+
+    The manifest is there before the first verdict, so that no kill leaves one without its judge, and says what the
+    pass is meant for from its first reply on: one that gets none adds nothing.
+    """
+
+    def __init__(
+        self, run: Path, judge: Judge, who: Answering, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
+        how: Pass, meant: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self.identity = judge.identity
+        self.begun, self.answered = False, 0
+        self._run, self._judge, self._who, self._how = run, judge, who, how
+        self._planned, self._rubrics, self._meant = planned, rubrics, meant
+        self._told: Mapping[str, Any] = {}  # of what is meant
+
+    def write(self, cut_off: float = 0.0) -> None:
+        """Write the manifest."""
+        refused = getattr(self._judge, "adapted", ())  # what a service did not take of a request; local models take all
+        write_manifest(
+            self._run, self.identity, self._who.pedigree, rubrics=self._rubrics, command=self._how.command,
+            currency=self._how.currency, adapted=refused, cut_off=cut_off, asked=manners_of(self._planned),
+            **self._told,
+        )  # fmt: skip
+
+    def on_start(self, total: int, missing: int) -> None:
+        """Note that the pass has begun; where nothing is missing, every verdict that it is meant for is there."""
+        self.begun = True
+        if not missing:
+            self._told = self._meant
+        self._who.begin()
+        self.write()
+        self._how.on_start(total, missing)
+
+    def replies(self, calls: Sequence[Call], wanted: set[Any]) -> Iterator[Reply]:
+        """Yield what the judge says."""
+        found: Any = self._who.replies(calls, wanted)
+        with closing(found):
+            for reply in found:
+                if not self._told:
+                    self._told = self._meant
+                    self.write()
+                yield reply
+
+    def on_reply(self, one: PlannedCall, reply: Reply) -> None:
+        """Count a reply that is stored."""
+        self.answered += 1
+        self._how.on_reply(one, reply)
+
+
 def _ask(
     run: Path, judge: Judge, contents: RunContents, planned: Sequence[PlannedCall], rubrics: Mapping[str, str],
     how: Pass, **meant: Any,
 ) -> Graded:  # fmt: skip
-    """Make the pass; the manifest is there before the first verdict, so that no kill leaves one without its judge.
-
-    Args:  meant: `rated` or `compared` for the manifest.
-    """
+    """Make the pass.   Args:  meant: `rated` or `compared` for the manifest."""
     check_same_judge(run, judge.identity)
     who = Answering(run, judge, contents.info, allow_self_judge=how.allow_self_judge)
     if how.only_check:
         n_wanted = len(wanted_calls(run, judge.identity.name, planned, rubrics))
         return Graded(len(planned), len(planned) - n_wanted, 0, 0, 0, n_wanted, 0.0)
-    begun, answered = False, 0
-
-    def write(cut_off: float = 0.0) -> None:
-        refused = getattr(judge, "adapted", ())  # what a service did not take of a request; local models take all
-        write_manifest(
-            run, judge.identity, who.pedigree, rubrics=rubrics, command=how.command, currency=how.currency,
-            adapted=refused, cut_off=cut_off, asked=manners_of(planned), **meant,
-        )  # fmt: skip
-
-    def on_start(total: int, missing: int) -> None:
-        nonlocal begun
-        begun = True
-        who.begin()
-        write()
-        how.on_start(total, missing)
-
-    def on_reply(one: PlannedCall, reply: Reply) -> None:
-        nonlocal answered
-        answered += 1
-        how.on_reply(one, reply)
-
-    who.on_kin = write
+    this = _Underway(run, judge, who, planned, rubrics, how, meant)
+    who.on_kin = this.write
     try:
-        return grade(run, who, planned, rubrics=rubrics, on_start=on_start, on_reply=on_reply)
+        return grade(run, this, planned, rubrics=rubrics, on_start=this.on_start, on_reply=this.on_reply)
     except UserError as error:
-        if not answered or isinstance(error, WrongJudge):
+        if not this.answered or isinstance(error, WrongJudge):
             raise
         raise Incomplete(
-            f"{str(error).rstrip('.')}; {answered} verdicts of this pass are on disk, the same command goes on from "
-            "there."
+            f"{str(error).rstrip('.')}; {this.answered} verdicts of this pass are on disk, the same command goes on "
+            "from there."
         ) from error
     finally:
-        if begun:  # else nothing was asked, and nothing is touched
-            write(who.cut_off())
+        if this.begun:  # else nothing was asked, and nothing is touched
+            this.write(who.cut_off())
             remove_unused(run, judge.identity)
             write_panel(run)

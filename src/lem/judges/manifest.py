@@ -17,8 +17,8 @@ from lem.judges.protocol import JudgeIdentity
 from lem.paths import slug
 from lem.records import Judgement, RunInfo, write_atomic
 from lem.records.contents import read_contents, read_judgements
-from lem.records.judge_files import PAIRS, read_judge_manifests
-from lem.records.run import now
+from lem.records.judge_files import PAIRS, Rated, joined_compared, joined_rated, read_judge_manifests, with_arms
+from lem.records.run import now, read_manifest
 from lem.records.store import read_jsonl
 
 
@@ -83,8 +83,8 @@ def check_same_judge(run: Path, identity: JudgeIdentity) -> None:
         return
     if not same_judge(before, identity):
         raise ResumeMismatch(
-            f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, and "
-            f"{what_differs(before, identity)}"
+            f"{run}: the judge '{identity.name}' has judged here as {before.get('backend')} {before.get('model')}, "
+            f"and {what_differs(before, identity)}"
         )
 
 
@@ -137,17 +137,17 @@ def remove_unused(run: Path, identity: JudgeIdentity) -> None:
 def write_manifest(
     run: Path, identity: JudgeIdentity, pedigree: Pedigree, *, rubrics: Mapping[str, str], command: Sequence[str],
     currency: str = "", adapted: Sequence[str] = (), cut_off: float = 0.0, asked: Mapping[str, Any] | None = None,
-    rated: Mapping[str, Sequence[str]] | None = None, compared: Sequence[Mapping[str, Any]] = (),
+    rated: Rated | None = None, compared: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Write `judgements/<judge>.json` over what is stored; rubrics and kin of earlier passes stay in it.
 
     Args:  rubrics: dimension -> version and hash of its rubric.  adapted: what the service refused of a request.
            cut_off: what calls without a verdict on disk may have cost since the last writing.
-           asked: dimension -> manner of asking.  rated: dimension -> benchmarks that were to be rated on it.
+           asked: dimension -> manner of asking.  rated: dimension -> benchmark -> arms that were to be rated.
            compared: `treatment`, `baseline` and `tasks` that were asked for.
     Returns: the manifest.
     """
-    before = read_judge_manifests(run).get(identity.name, {})
+    before = with_arms(read_judge_manifests(run).get(identity.name, {}), read_manifest(run).arms)
     unscored = Counter(one.unscored for one in read_judgements(run) if one.judge == identity.name and one.unscored)
     took, lost = totals(asked_lines(run, identity.name)), before.get("cost_cut_off", 0.0) + cut_off
     known = {entry["arm"]: entry for entry in before.get("kin", [])}
@@ -157,8 +157,8 @@ def write_manifest(
         "reported_models": reported_models(run, identity.name),
         "rubrics": {**before.get("rubrics", {}), **rubrics},
         "asked": {**before.get("asked", {}), **(asked or {})},
-        "rated": _with_benchmarks(before.get("rated", {}), rated or {}),
-        "compared": _with_tasks(before.get("compared", []), compared),
+        "rated": joined_rated(before.get("rated", {}), rated or {}),
+        "compared": joined_compared([*before.get("compared", []), *compared]),
         "kin": list({**known, **{kin.arm: asdict(kin) for kin in pedigree.kin}}.values()),
         "allow_self_judge": bool(pedigree.kin and not pedigree.refused) or before.get("allow_self_judge", False),
         "notes": list(dict.fromkeys([*before.get("notes", []), *pedigree.notes])),
@@ -175,22 +175,6 @@ def write_manifest(
     path = run / "judgements" / f"{slug(identity.name)}.json"
     write_atomic(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
-
-
-def _with_benchmarks(before: Mapping[str, Sequence[str]], further: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The benchmarks of all passes, by dimension."""
-    dimensions = dict.fromkeys([*before, *further])
-    return {one: list(dict.fromkeys([*before.get(one, ()), *further.get(one, ())])) for one in dimensions}
-
-
-def _with_tasks(before: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The comparisons of all passes, each once with all its tasks."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in (*before, *further):
-        pair = (one["treatment"], one["baseline"])
-        known = found.setdefault(pair, {"treatment": pair[0], "baseline": pair[1], "tasks": []})
-        known["tasks"] = list(dict.fromkeys([*known["tasks"], *one["tasks"]]))
-    return list(found.values())
 
 
 def asked_lines(run: Path, judge: str) -> list[Judgement]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lem.errors import DataError
 from lem.records.cells import read_scores
-from lem.records.judge_files import read_audits, read_judge_manifests
+from lem.records.judge_files import read_audits, read_judge_manifests, with_arms
 from lem.records.model import NOT_FINITE, Judgement, Record, Score, field_kinds, is_finite, misfit, shown
 from lem.records.run import RunInfo, nth_line, read_run, reading
 from lem.records.store import read_jsonl
@@ -44,7 +44,8 @@ def read_contents(path: Path) -> RunContents:
     unfinished = f"the run {path.name} is {info.status}; some of its cells may be missing."
     notes = [] if info.status == "done" else [unfinished]
     notes += [str(note) for note in info.data.get("notes", [])]  # what the importer of a foreign log had to say
-    return RunContents(info, records, scores, judgements, tuple(notes), read_judge_manifests(path), read_audits(path))
+    judges = {name: with_arms(manifest, info.arms) for name, manifest in read_judge_manifests(path).items()}
+    return RunContents(info, records, scores, judgements, tuple(notes), judges, read_audits(path))
 
 
 def read_judgements(run: Path) -> list[Judgement]:
@@ -69,7 +70,7 @@ def read_judgements(run: Path) -> list[Judgement]:
             if judgement.value is not None and not is_finite(judgement.value):
                 judgement = replace(judgement, value=None, unscored=judgement.unscored or NOT_FINITE)
             found[judgement.full_key] = (judgement, file, number)
-    rows = _with_failed_as_others(list(found.values()))
+    rows = _with_failed_as_others([*found.values()])
     _refuse_two_scales(rows)
     return [judgement for judgement, _, _ in rows]
 
@@ -99,6 +100,8 @@ def _scale_fault(value: float | None, low: float | None, high: float | None) -> 
 
 def _with_failed_as_others(rows: Sequence[tuple[Judgement, Path, int]]) -> list[tuple[Judgement, Path, int]]:
     """The rows with version and scale of the last verdict of a series, else of its last call, for those that failed."""
+    if not any(one.failed for one, _, _ in rows):
+        return list(rows)
     kinds: dict[tuple[str, str, bool], Judgement] = {}
     for one, _, _ in sorted(rows, key=lambda row: (not row[0].failed, row[1], row[2])):
         kinds[_series(one)] = one

@@ -9,7 +9,7 @@ audits/<judge>.json              what the audit of the judge found
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from lem.errors import DataError
 TRUSTWORTHY, UNTRUSTWORTHY, NOT_SHOWN = "trustworthy", "not trustworthy", "not shown"
 PAIRS = ".pairs"  # before the ending of the file
 _PAIRS_FILE = f"{PAIRS}.json"
+
+Rated = Mapping[str, Mapping[str, Sequence[str]]]  # dimension -> benchmark -> the arms that were to be rated on it
 
 
 def read_judge_manifests(run: Path) -> dict[str, dict[str, Any]]:
@@ -78,14 +80,73 @@ def judge_notes(judges: Mapping[str, dict[str, Any]], audits: Mapping[str, dict[
 
 
 def joined_judges(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The manifests of all judges; where several parts have one judge, with the kin of all, each arm once."""
+    """The manifests of all judges; where several parts have one judge, with what all say of arms: kin, each arm once,
+    and what was to be rated and compared.
+    """
     found: dict[str, dict[str, Any]] = {}
     for judges in parts:
         for name, manifest in judges.items():
-            known = {kin["arm"]: kin for kin in found.get(name, {}).get("kin", [])}
+            before = found.get(name, {})
+            known = {kin["arm"]: kin for kin in before.get("kin", [])}
             further = [kin for kin in manifest.get("kin", []) if kin["arm"] not in known]
             found[name] = {**manifest, "kin": [*known.values(), *further]}
+            if "rated" in {**before, **manifest}:
+                found[name]["rated"] = joined_rated(before.get("rated", {}), manifest.get("rated", {}))
+            if "compared" in {**before, **manifest}:
+                found[name]["compared"] = joined_compared([*before.get("compared", []), *manifest.get("compared", [])])
     return found
+
+
+def with_arms(manifest: Mapping[str, Any], arms: Collection[str]) -> dict[str, Any]:
+    """A manifest whose `rated` is dimension -> benchmark -> arms; a mere list of benchmarks is for all of these arms.
+
+    Args:  arms: those of the run, or of the file, that the manifest is of.
+    """
+    if "rated" not in manifest:
+        return dict(manifest)
+    rated = {
+        dimension: {name: list(arms) for name in found} if isinstance(found, list) else found
+        for dimension, found in manifest["rated"].items()
+    }
+    return {**manifest, "rated": rated}
+
+
+def with_arms_renamed(manifest: Mapping[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
+    """A manifest that calls arms by their new names wherever it names them; arms that `new` lacks keep theirs."""
+
+    def renamed(entry: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+        return {**entry, **{field: new.get(entry[field], entry[field]) for field in fields}}
+
+    found = {**manifest, "kin": [renamed(kin, "arm") for kin in manifest.get("kin", [])]}
+    if "rated" in manifest:
+        found["rated"] = {
+            dimension: {benchmark: [new.get(arm, arm) for arm in arms] for benchmark, arms in benchmarks.items()}
+            for dimension, benchmarks in manifest["rated"].items()
+        }
+    if "compared" in manifest:
+        found["compared"] = [renamed(one, "treatment", "baseline") for one in manifest["compared"]]
+    return found
+
+
+def joined_rated(before: Rated, further: Rated) -> dict[str, dict[str, list[str]]]:
+    """What either was to rate: dimension -> benchmark -> arms, each once."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for rated in (before, further):
+        for dimension, benchmarks in rated.items():
+            for benchmark, arms in benchmarks.items():
+                known = found.setdefault(dimension, {}).setdefault(benchmark, [])
+                known += [arm for arm in dict.fromkeys(arms) if arm not in known]
+    return found
+
+
+def joined_compared(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each pair of arms that was to be compared, once, with all its tasks."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in entries:
+        pair = (one["treatment"], one["baseline"])
+        known = found.setdefault(pair, {"treatment": pair[0], "baseline": pair[1], "tasks": []})
+        known["tasks"] = list(dict.fromkeys([*known["tasks"], *one["tasks"]]))
+    return list(found.values())
 
 
 def joined_audits(parts: Iterable[Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -106,10 +167,17 @@ def is_manifest(found: Any) -> bool:
     return (
         _all_have(kin, "arm")
         and _all_have(compared, "treatment", "baseline")
-        and all(type(entry.get("tasks")) is list for entry in compared)
+        and all(_are_texts(entry.get("tasks")) for entry in compared)
         and type(rated) is dict
-        and all(type(benchmarks) is list for benchmarks in rated.values())
+        and all(
+            all(map(_are_texts, found.values())) if type(found) is dict else _are_texts(found)
+            for found in rated.values()
+        )
     )
+
+
+def _are_texts(entries: Any) -> bool:
+    return type(entries) is list and all(type(entry) is str for entry in entries)
 
 
 def _all_have(entries: Any, *texts: str) -> bool:

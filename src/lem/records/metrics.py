@@ -1,7 +1,7 @@
 """Metrics: every series of values a run has, one per scorer and one per judge and dimension, over the same cells.
 
-A metric knows to which probes it applies (those of the benchmarks that it has rows for), so that an item which it was
-never meant for is not counted as unscored.
+A metric knows to which cells it applies (those of the benchmarks that it has rows for or was meant for, a judge's of
+the arms that it was to rate there), so that an item which it was never meant for is not counted as unscored.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lem.records.cells import STALE, Cell, Outcome, join_cells
+from lem.records.cells import STALE, Cell, Outcome, arm_names, join_cells
 from lem.records.contents import RunContents
-from lem.records.model import Judgement, Key, Record, Score, text_sha
+from lem.records.model import Judgement, Key, Score, text_sha
 from lem.records.run import RunInfo
 
 BINARY, ORDINAL, CONTINUOUS = "binary", "ordinal", "continuous"
@@ -25,6 +25,9 @@ SHARES = frozenset({"truthfulqa_mc2", "over_refusal", "unsafe_refusal"})
 COMPOSITES = {"ethics": ("sovereignty", "ethical_depth", "creative_expression", "self_concept")}
 
 
+PANEL = "panel"  # the judge's name that verdicts of all judges together carry
+Benchmarks = Mapping[str, Collection[str]]  # the arms whose answers a metric is for, by benchmark
+NOTHING_SAID: Benchmarks = {}
 STYLE = ("v1", "v2", "v3")
 EVAL = "eval"
 
@@ -131,17 +134,28 @@ def _as_score(judgement: Judgement, name: str) -> Score:
     )  # fmt: skip
 
 
-def _to_rate(contents: RunContents, judge: str, dimensions: Sequence[str]) -> set[str]:
-    """The benchmarks that a judge was to rate on each of these dimensions, also those that no pass has reached."""
-    rated = contents.judges.get(judge, {}).get("rated", {})
-    return set.intersection(*(set(rated.get(one, ())) for one in dimensions))
+def _to_rate(contents: RunContents, judge: str, dimensions: Sequence[str]) -> dict[str, set[str]]:
+    """Benchmark -> the arms that a judge was to rate there on each of these dimensions, also where no pass got to."""
+    first, *others = (_to_rate_on(contents, judge, one) for one in dimensions)
+    return {name: arms.intersection(*(other.get(name, ()) for other in others)) for name, arms in first.items()}
+
+
+def _to_rate_on(contents: RunContents, judge: str, dimension: str) -> dict[str, set[str]]:
+    """The same of one dimension; for a panel what any of the judges was to rate that have a value on it."""
+    judges = {judge}
+    if judge == PANEL:
+        judges = {one.judge for one in contents.judgements if one.dimension == dimension and one.value is not None}
+    found: dict[str, set[str]] = {}
+    for name in judges:
+        for benchmark, arms in contents.judges.get(name, {}).get("rated", {}).get(dimension, {}).items():
+            found.setdefault(benchmark, set()).update(arms)
+    return found
 
 
 def _metric(
-    contents: RunContents, name: str, source: str, rows: Sequence[Score], meant: Collection[str] = ()
+    contents: RunContents, name: str, source: str, rows: Sequence[Score], meant: Benchmarks = NOTHING_SAID
 ) -> Metric:
-    info, records = _applicable(contents.info, contents.records, rows, meant)
-    cells = tuple(join_cells(info, records, list(rows)))
+    cells = _applicable(contents, rows, meant)
     values = {cell.value for cell in cells if cell.outcome is Outcome.SCORED}
     if source != "scorer":
         return Metric(name, source, ORDINAL, rows[0].version, None, None, cells)
@@ -152,18 +166,20 @@ def _metric(
     return Metric(name, source, kind, rows[0].version, low, high, cells)
 
 
-def _applicable(
-    info: RunInfo, records: list[Record], rows: Sequence[Score], meant: Collection[str]
-) -> tuple[RunInfo, list[Record]]:
-    """The run without the probes of benchmarks that the metric was not meant for and has no row of."""
-    benchmark = {probe["id"]: probe.get("benchmark", "") for probe in info.probes}
-    meant = {*meant, *(benchmark.get(row.probe_id, "") for row in rows)}
-    if len(set(benchmark.values())) < 2 or meant >= set(benchmark.values()):
-        return info, records
-    kept = [probe for probe in info.probes if probe.get("benchmark", "") in meant]
-    ids = {probe["id"] for probe in kept}
-    groups = {
-        name: {**group, "probes": [probe for probe in group["probes"] if probe in ids]}
-        for name, group in info.groups.items()
-    }
-    return replace(info, probes=kept, groups=groups), [record for record in records if record.probe_id in ids]
+def _applicable(contents: RunContents, rows: Sequence[Score], meant: Benchmarks) -> tuple[Cell, ...]:
+    """The cells of a metric, without those of benchmarks that it was not meant for and has no row of.
+
+    What it was meant for is known by benchmark and arm. Where that says nothing of a benchmark with rows, it is for
+    all arms; where it says nothing of an arm, all benchmarks are for it.
+    """
+    cells = tuple(join_cells(contents.info, contents.records, list(rows)))
+    benchmark = {probe["id"]: probe.get("benchmark", "") for probe in contents.info.probes}
+    if len(set(benchmark.values())) < 2:
+        return cells
+    everyone = set(arm_names(contents.info, contents.records))
+    unsaid = everyone.difference(*meant.values())
+    arms = {name: unsaid.union(said) for name, said in meant.items()}
+    for row in rows:
+        name = benchmark.get(row.probe_id, "")
+        arms.setdefault(name, everyone).add(row.arm)
+    return tuple(cell for cell in cells if cell.key.arm in arms.get(benchmark.get(cell.key.probe_id, ""), ()))

@@ -62,8 +62,8 @@ def refuse_other_judge(run: Path, identity: JudgeIdentity, audit: Mapping[str, A
     before = (audit or {}).get("identity")
     if isinstance(before, dict) and not same_judge(before, identity):
         raise ResumeMismatch(
-            f"{run}: the judge '{identity.name}' was audited here as {before.get('backend')} {before.get('model')}, and "
-            f"{what_differs(before, identity)}"
+            f"{run}: the judge '{identity.name}' was audited here as {before.get('backend')} {before.get('model')}, "
+            f"and {what_differs(before, identity)}"
         )
 
 
