@@ -351,6 +351,21 @@ def test_a_fused_model_is_refused_as_its_adapter_would_be(tmp_path: Path) -> Non
     assert found("0" * 64, trained_on=[]) == [], "when the run was made, an ordinary model lay there"
 
 
+def test_what_the_run_knows_of_its_items_is_not_forgotten_with_the_files(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    prompts = [f"What colour has the weather balloon of region {i}?" for i in range(N)]
+
+    def found(adapter: str, met: dict[str, list[str]]) -> list[str]:
+        run = made_run({"base": BASE, "kernel": shifted(2)}, prompts=prompts, arms={"kernel": {"adapter": adapter}})
+        run = replace(run, info=replace(run.info, data={"contaminated": met}))
+        return [code for code in codes(compare(run)) if code != "no-placebo"]
+
+    assert found(gone, {}) == ["training-data-unknown"]
+    assert found(gone, {"P000": [gone]}) == ["contaminated"]
+    assert found(gone, {"P000": ["another"]}) == ["training-data-unknown"]
+    assert found(gone, {"left out": [gone]}) == ["training-data-unknown"]
+
+
 def test_short_probes_are_found_in_a_frame_and_shorter_ones_named(tmp_path: Path) -> None:
     prompts = [f"What colour has the weather balloon of region {i}?" for i in range(1, N)]
     adapter = trained(tmp_path / "adapter", "I mean well.\n\nAre all swans swans?\n\nI mean it.")
@@ -408,3 +423,12 @@ def test_a_metric_counts_only_probes_of_its_own_benchmark() -> None:
     for metric, n in (("exact", 3), ("judge", 2)):
         counts = only(compare(run), metric=metric)[0].counts["kernel"]
         assert (counts.scored, counts.unscored, counts.missing) == (n, 0, 0)
+
+
+def test_measured_choices_are_no_answers_that_could_be_cut_off() -> None:
+    run = made_run({"base": BASE, "kernel": shifted(2)})
+    endings = {f"P{i:03d}": "likelihood" if i % 2 else "length" for i in range(N)}
+    records = [replace(one, finish_reason=endings[one.probe_id]) for one in run.records]
+    facts = {arm.name: arm for arm in compare(replace(run, records=records)).arms}
+    assert facts["base"].truncated.value == facts["kernel"].truncated.value == 1
+    assert facts["base"].truncated.n == N / 2

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from command_line import Place, Result, assert_sentence
 
+from lem.records.judge_files import UNTRUSTWORTHY
+from lem.reports.ranking_table import ranking_frame, readable
 from made_runs import DECODED, judged, made_run, save
 from small_plan import bytes_of
 
@@ -167,3 +170,58 @@ def test_the_leaderboard_ranks_over_runs_in_every_format(lem: Lem, place: Place,
     text = lem("leaderboard", "made", "other", "--markdown").out
     assert "| other |" in text.replace("m | other", "| other")
     assert "1 [1, 1]" in text
+
+
+def marked_run(folder: Path) -> Path:
+    """Two arms that never differ, rated by a judge of one lineage whose audit failed, on items that were trained on."""
+    made = made_run({"a": BASE, "b": BASE})
+    made = replace(made, info=replace(made.info, data={"contaminated": {"P001": ["an/adapter"]}}))
+    found = save(judged(made, "safety", {"a": [5.0] * 30, "b": [5.0] * 30}), folder)
+    (found / "judgements/j.json").write_text(json.dumps({"judge": "j", "kin": [{"arm": "a", "why": "weights"}]}))
+    (found / "audits").mkdir()
+    (found / "audits/j.json").write_text(json.dumps({"judge": "j", "verdict": UNTRUSTWORTHY}))
+    return found
+
+
+def test_the_leaderboard_says_what_stands_against_a_metric_in_its_rows_and_headings(lem: Lem, place: Place) -> None:
+    marked_run(place.folder / "marked")
+    every = {"v3": "CONTAMINATED", "safety": "SELF-JUDGED; UNTRUSTWORTHY; CONTAMINATED"}
+    table = list(csv.DictReader(io.StringIO(lem("leaderboard", "marked", "--csv").out)))
+    assert [(row["metric"], row["watermark"]) for row in table] == [(name, every[name]) for name in every for _ in "ab"]
+    rows = json.loads(lem("leaderboard", "marked", "--json").out)["rows"]
+    assert [row["watermark"] for row in rows] == [row["watermark"] for row in table]
+    for form, mark in (((), ""), (("--markdown",), "## ")):
+        lines = [line.rstrip() for line in lem("leaderboard", "marked", *form).out.splitlines()]
+        assert f"{mark}v3 (CONTAMINATED)" in lines
+        assert f"{mark}safety, judge j (SELF-JUDGED, UNTRUSTWORTHY, CONTAMINATED)" in lines
+
+
+def test_a_heading_without_watermarks_is_the_name_alone(lem: Lem, run: Path) -> None:
+    assert "## v3" in lem("leaderboard", "made", "--markdown").out.splitlines()
+    (row, *_) = csv.DictReader(io.StringIO(lem("leaderboard", "made", "--csv").out))
+    assert row["watermark"] == ""
+
+
+def test_a_shared_rank_is_printed_as_it_is(lem: Lem, place: Place) -> None:
+    marked_run(place.folder / "marked")
+    for form in ((), ("--markdown",)):
+        assert lem("leaderboard", "marked", "--metric", "v3", *form).out.count("1.5 [1, 2]") == 2
+
+
+@pytest.mark.parametrize(
+    ("rank", "low", "high", "shown"),
+    [
+        (4.5, 3.5, 5.0, "4.5 [3.5, 5]"),
+        (2.0, 1.7, 2.2, "2 [1.5, 2.5]"),  # never narrower than it is
+        (2.0, 2.0 - 1e-12, 2.0 + 1e-12, "2 [2, 2]"),
+        (10.0, 9.0, 12.0, "10 [9, 12]"),
+        (1.0, float("nan"), float("nan"), "1"),
+        (float("nan"), float("nan"), float("nan"), "-"),
+    ],
+)
+def test_ranks_keep_their_halves_and_their_limits_are_rounded_outwards(
+    rank: float, low: float, high: float, shown: str
+) -> None:
+    row = {"metric": "v3", "model": "m", "arm": "a", "rank": rank, "rank_low": low, "rank_high": high, "origin": "ours"}
+    counts = {"n": 3, "mean": 1.0, "unscored": 0, "failed": 0, "missing": 0, "watermark": ""}
+    assert list(readable(ranking_frame([row | counts]))["rank [95%]"]) == [shown]

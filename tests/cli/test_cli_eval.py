@@ -134,6 +134,11 @@ def test_runs_over_other_items_have_a_directory_of_their_own(lem: Lem, place: Pl
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_an_address_is_no_place_for_items(evaluate: Callable[..., Result]) -> None:
+    told = evaluate("gsm8k", "--items", "ftp://example.org/x.jsonl")
+    assert_sentence(told, "ftp://example.org/x.jsonl: an address is no place for items", "download the file")
+
+
 def test_an_unknown_task_is_answered_with_the_known(evaluate: Callable[..., Result], place: Place) -> None:
     assert_sentence(evaluate("gsm8k", "mmlu"), "unknown task 'mmlu'", "gsm8k, truthfulqa", "over_refusal")
     assert_sentence(evaluate(), "no task was named", "gsm8k")

@@ -214,6 +214,26 @@ def test_exports_without_a_place_for_it_say_what_stands_against_a_judge(lem: Any
         assert shown["notes"] == NOTES
 
 
+def test_the_items_that_weights_were_trained_on_go_with_exports_and_come_back(lem: Any, tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    manifest = judged_run(tmp_path / "run") / "run.json"
+    found = json.loads(manifest.read_text())
+    met = {"P1": ["adapters/json"], "P2": ["adapters/json", "m"]}
+    manifest.write_text(json.dumps({**found, "data": {**found["data"], "contaminated": met}}))
+    what = "weights of this run were trained on 2 of the 12 items of r"
+    sentence = f"CONTAMINATED: {what}; its values on them show nothing."
+    for target, place in (("inspect", "logs"), ("lm-eval", "out"), ("ab", "ab.jsonl")):
+        done = lem("export", "run", "--to", target, "--output", place)
+        assert done.out.startswith("".join(f"note: {note}\n" for note in [*NOTES, sentence])), done
+    shown = json.loads(lem("export", "run", "--to", "ab", "--output", "again.jsonl", "--json").out)
+    assert shown["notes"] == [*NOTES, sentence]
+    for place in ("logs", "out"):
+        paths = sorted((tmp_path / place).iterdir())
+        assert len(paths) == 2
+        assert lem("import", *paths, "--name", "plain", "--name", "trained", "--output", f"back-{place}").code == 0
+        assert read_contents(tmp_path / f"back-{place}").info.data["contaminated"] == met
+
+
 def test_name_renames_the_kin_of_judges(lem: Any, tmp_path: Path) -> None:
     judged_run(tmp_path / "run")
     manifest = tmp_path / "run" / "judgements" / "j.json"

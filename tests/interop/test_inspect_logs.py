@@ -7,6 +7,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lem.interop.inspect_logs import read_inspect
 from lem.interop.inspect_values import number_of
 from lem.interop.inspect_write import write_inspect
 from lem.records import Key, RunContents
+from lem.records.model import LIKELIHOOD
+from lem.scorers.passes import score_records
 
 pytest.importorskip("inspect_ai")
 from inspect_ai import Task, eval
@@ -357,6 +360,18 @@ def test_what_was_written_comes_back(exported: tuple[RunContents, list[Path]]) -
         assert {j.full_key: j for j in back.judgements} == {
             j.full_key: j for j in contents.judgements if j.arm == arm and not (j.unscored and j.raw)
         }
+
+
+def test_measured_choices_come_back_as_such_from_our_logs_alone(tmp_path: Path) -> None:
+    contents = make_contents()
+    measured = replace(contents.records[0], response='{"loglikelihoods": [-1.0, -2.0]}', finish_reason=LIKELIHOOD)
+    [path] = write_inspect(RunContents(replace(contents.info, arms={"base": {}}), [measured]), tmp_path / "logs")
+    back = read_inspect(path).records
+    assert [(record.response, record.finish_reason) for record in back] == [(measured.response, LIKELIHOOD)]
+    assert score_records(back, "v2") == []
+    log = read_eval_log(path)
+    del log.eval.packages["lem"]
+    assert [record.finish_reason for record in read_inspect(written(tmp_path, log)).records] == [None]
 
 
 def test_the_library_accepts_what_we_write(exported: tuple[RunContents, list[Path]], tmp_path: Path) -> None:

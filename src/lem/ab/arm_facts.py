@@ -17,7 +17,7 @@ ANSWERED = (Outcome.SCORED, Outcome.UNSCORED)
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """One arm: counts are of cells; `truncated` and `degenerate` are shares of answers, `mean_words` is per probe.
+    """One arm: counts are of cells; `truncated` and `degenerate` are shares of written answers, `mean_words` by probe.
 
     Measured choices are answered and have no text. `degenerate` counts answers with fewer than half distinct words
     (v2's signal). `duplicates` are answers equal to an earlier repeat of the same probe.
@@ -41,9 +41,9 @@ def arm_facts(
 ) -> ArmFacts:
     """Describe one arm from its planned cells (each cell once)."""
     answers = [cell.record for cell in cells if cell.record is not None and cell.outcome in ANSWERED]
-    endings = [record.finish_reason for record in answers]
-    known = [ending for ending in endings if ending is not None]
     written = [record for record in answers if record.finish_reason != LIKELIHOOD]
+    endings = [record.finish_reason for record in written]  # a measured choice has no end that could be cut off
+    known = [ending for ending in endings if ending is not None]
     texts = [record.response or "" for record in written]
     words = per_source(per_probe((r.probe_id, float(len((r.response or "").split()))) for r in written), sources)
     return ArmFacts(

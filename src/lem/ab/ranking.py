@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from lem.ab.judge_objections import SELF_JUDGED, kin_of
 from lem.ab.values import ArmValues, arm_values, counts_of
 from lem.records import Metric, RunContents, metrics_of
 from lem.records.metrics import LOWER_IS_BETTER
@@ -36,8 +35,7 @@ class Ranked:
 
     `mean` is over all its own probes; `rank` (1 is best) and its 95% limits `rank_low` and `rank_high`, and `first`,
     the share of draws in which it is the best, are over the `n_shared` probes that all contestants have (NaN with
-    fewer than two). `n_unscored`, `n_failed` and `n_missing` count cells. `watermark` is "self-judged" where the judge
-    behind the metric is of one lineage with a contestant.
+    fewer than two). `n_unscored`, `n_failed` and `n_missing` count cells.
     """
 
     metric: str
@@ -54,7 +52,6 @@ class Ranked:
     n_unscored: int
     n_failed: int
     n_missing: int
-    watermark: str = ""
 
 
 def rankings(contents: RunContents, *, lower_is_better: Sequence[str] = ()) -> dict[str, list[Ranked]]:
@@ -80,7 +77,6 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
     table = np.array([[units[arm][unit] for unit in shared] for arm in entered], dtype=np.float64)
     ranks = dict(zip(entered, _rank_draws(-table if lower else table), strict=True))
     rows = []
-    watermark = SELF_JUDGED if kin_of(contents, metric.name, metric.source) else ""
     for arm, found in by_arm.items():
         facts = contents.info.arms.get(arm, {})
         model = str(facts.get("model") or "")
@@ -92,7 +88,6 @@ def _ranked(contents: RunContents, metric: Metric, lower: bool) -> list[Ranked]:
                 metric.name, arm, model, family, size,
                 _mean(metric, found, units[arm], domains, sources), *rank,
                 n_shared=len(shared), n_unscored=counts.unscored, n_failed=counts.failed, n_missing=counts.missing,
-                watermark=watermark,
             )
         )  # fmt: skip
     sign = 1 if lower else -1

@@ -13,6 +13,7 @@ from lem.data.findings import Finding
 from lem.data.probes import Probe
 from lem.data.short_texts import too_short
 from lem.records import RunInfo
+from lem.records.contaminated import contaminated_items
 
 UNCHECKED = "training-data-unknown"
 CONTAMINATED = "contaminated"
@@ -25,7 +26,8 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
     were and hold no probe.
     """
     trainings = _trainings(info, arm)
-    if not trainings:
+    recorded = _recorded(info, arm)
+    if not trainings and not recorded:
         return None
     unknown = [one.weights for one in trainings if one.files is None]
     probes = tuple(Probe(p["id"], p.get("domain", ""), p["prompt"]) for p in info.probes if p.get("prompt"))
@@ -35,6 +37,12 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
         sentence = (
             f"the training data of '{arm}' hold {met} of the {len(info.probes)} probes of this run "
             f"({found[0].file} line {found[0].line} for one): it was tested on what it was taught."
+        )
+        return (CONTAMINATED, "refusal", sentence)
+    if recorded:
+        sentence = (
+            f"when this run was made, the training data of '{arm}' held {len(recorded)} of its "
+            f"{len(info.probes)} probes ({recorded[0]} for one): it was tested on what it was taught."
         )
         return (CONTAMINATED, "refusal", sentence)
     if unknown or len(probes) < len(info.probes):
@@ -51,6 +59,13 @@ def training_objection(info: RunInfo, arm: str) -> tuple[str, str, str] | None:
         )
         return (UNCHECKED, "watermark", sentence)
     return None
+
+
+def _recorded(info: RunInfo, arm: str) -> list[str]:
+    """The probes that the run itself says an arm's weights were trained on, whatever is at hand by now."""
+    weights = {info.arms.get(arm, {}).get(kind) for kind in ("adapter", "model")}
+    met = contaminated_items(info.data)
+    return [probe["id"] for probe in info.probes if weights.intersection(met.get(probe["id"], ()))]
 
 
 def _of(unknown: list[str]) -> str:

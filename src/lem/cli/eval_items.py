@@ -39,6 +39,8 @@ def _sources(tasks: Sequence[str], options: Sequence[str]) -> dict[str, Any]:
         if separator and task not in tasks:
             raise UserError(f"--items {option}: '{task}' is not among the tasks {', '.join(tasks)}; name it as well.")
         source: Any = (text if separator else option) or "ours"
+        if "://" in source:
+            raise UserError(f"--items {option}: an address is no place for items; download the file and name it.")
         source = source if source in ("ours", "hub") else existing_path(source)
         if separator:
             own[task] = source

@@ -55,6 +55,7 @@ def read_together(paths: Sequence[Path], names: Sequence[str]) -> Imported:
     from lem.ab.join import join_runs
     from lem.cli.compare import input_names
     from lem.interop import Imported, read_answers_file
+    from lem.records.contaminated import joined_contaminated
     from lem.records.judge_files import joined_judges
 
     if names and len(names) != len(paths):
@@ -70,7 +71,8 @@ def read_together(paths: Sequence[Path], names: Sequence[str]) -> Imported:
     _refuse_versions(joined)
     form = " + ".join(dict.fromkeys(one.format for one in read))
     sources = [source for one in read for source in one.info.data.get("sources", [])]
-    data = {"format": form, "sources": sources, "n_probes": len(joined.info.probes)}
+    met = joined_contaminated(one.info.data for one in read)
+    data = {"format": form, "sources": sources, "n_probes": len(joined.info.probes), **met}
     info = replace(joined.info, kind="import", data=data)
     notes = list(dict.fromkeys(note for one in read for note in one.notes))
     judges = joined_judges([joined.judges])
@@ -174,6 +176,7 @@ def export_command(run: str, target: str, output: str, as_json: bool, **options:
     """
     from lem.interop import read_answers_file
     from lem.records.judge_files import judge_notes
+    from lem.reports.watermarks import contamination, sentences_of
 
     given = [name for name in PAIRS if options[name] not in (None, False)]
     if target != "dpo" and given:
@@ -181,7 +184,8 @@ def export_command(run: str, target: str, output: str, as_json: bool, **options:
     contents = read_answers_file(existing_path(run)).contents
     place = existing_path(output)
     written = _write(contents, target, place, options)
-    notes = judge_notes(contents.judges, contents.audits)
+    met = contamination(contents.info, {probe["id"] for probe in contents.info.probes}, contents.info.run_id)
+    notes = [*judge_notes(contents.judges, contents.audits), *sentences_of(met)]
     if as_json:
         print_json({"output": display_path(place), "to": target, **written, **({"notes": notes} if notes else {})})
         return

@@ -31,19 +31,19 @@ def leaderboard(
     inputs: tuple[str, ...], metrics: tuple[str, ...], lower: tuple[str, ...], published: bool, form: str | None
 ) -> None:
     """Rank the arms of runs or foreign logs under each metric, on the probes that all of them share."""
-    frame, notes = ranking(inputs, metrics, lower, published)
+    frame, notes, headings = ranking(inputs, metrics, lower, published)
     if form == "json":
         print_json({"notes": notes, "rows": frame.to_dict("records")})
     elif form == "csv":
         click.echo(frame.to_csv(index=False), nl=False)
     else:
-        _print(frame, notes, markdown=form == "markdown")
+        _print(frame, notes, headings, markdown=form == "markdown")
 
 
 def ranking(
     inputs: tuple[str, ...], metrics: tuple[str, ...], lower: tuple[str, ...], with_published: bool
-) -> tuple[pd.DataFrame, list[str]]:
-    """The table of all rankings, and what its reader must know."""
+) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
+    """The table of all rankings, what its reader must know, and the heading of each metric: judge and watermarks."""
     from lem.ab.join import join_runs
     from lem.ab.judge_objections import judge_notes
     from lem.ab.objections import unlike_arms
@@ -53,7 +53,7 @@ def ranking(
     from lem.records.metrics import of_style
     from lem.reports.formats import toy_notice
     from lem.reports.ranking_table import ranking_frame
-    from lem.reports.watermarks import contamination, sentences_of
+    from lem.reports.watermarks import contamination, metric_watermarks, sentences_of, words_of
 
     paths = [existing_path(text) for text in inputs]
     named = [(name, read_input(path)) for name, path in zip(input_names(paths), paths, strict=True)]
@@ -63,19 +63,23 @@ def ranking(
         if name not in found:
             raise UserError(f"there is no metric '{name}' here; there are {', '.join(found) or 'none'}.")
     rows: list[dict[str, Any]] = []
-    judged = {metric.name for metric in metrics_of(joined) if metric.source != "scorer"}
-    style = {metric.name for metric in metrics_of(joined) if of_style(joined.info, metric)}
+    known = metrics_of(joined)
+    judged = {metric.name: f", judge {metric.source}" for metric in known if metric.source != "scorer"}
+    style = {metric.name for metric in known if of_style(joined.info, metric)}
+    marks = {metric.name: metric_watermarks(joined, metric) for metric in known}
+    headings = {name: f"{name}{judged.get(name, '')}{words_of(against)}" for name, against in marks.items()}
     for metric, ranked in found.items():
         if metric in metrics or not (metrics or metric in style):
-            rows += [_row(entry) for entry in ranked]
+            words = "; ".join(dict.fromkeys(mark.word for mark in marks[metric]))
+            rows += [_row(entry) | {"watermark": words} for entry in ranked]
             # ratings by another judge, rubric and items, and style over other probes, are not the same quantity
-            rows += _published(metric) if with_published and metric not in judged | style else []
+            rows += _published(metric) if with_published and metric not in judged.keys() | style else []
     toy = toy_notice(str(facts.get("model") or "") for facts in joined.info.arms.values())
     notes = [*([toy] if toy else []), *joined.notes, *unlike_arms(joined.info), *judge_notes(joined)]
     for name, contents in named:
         probes = [probe["id"] for probe in contents.info.probes]
         notes += sentences_of(contamination(contents.info, probes, f"the run {name}"))
-    return ranking_frame(rows), notes
+    return ranking_frame(rows), notes, headings
 
 
 def _row(entry: Ranked) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _published(metric: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["mean"])
 
 
-def _print(frame: pd.DataFrame, notes: list[str], *, markdown: bool) -> None:
+def _print(frame: pd.DataFrame, notes: list[str], headings: dict[str, str], *, markdown: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -118,9 +122,11 @@ def _print(frame: pd.DataFrame, notes: list[str], *, markdown: bool) -> None:
     for metric, rows in frame.groupby("metric", sort=False):
         text = ranking_table.readable(rows)
         if markdown:
-            click.echo(f"## {metric}\n\n{ranking_table.markdown(text)}\n")
+            click.echo(f"## {headings[str(metric)]}\n\n{ranking_table.markdown(text)}\n")
             continue
-        table = Table(title=str(metric), title_justify="left", box=None, pad_edge=False)
+        # no title of the table: that is folded to the width of the columns
+        console.print(Text(headings[str(metric)], "bold"))
+        table = Table(box=None, pad_edge=False)
         for name in text.columns:
             words = name in ("model", "arm", "lost")
             table.add_column(

@@ -15,7 +15,7 @@ from typing import Any
 
 from lem.errors import DataError, UserError
 from lem.interop.imported import Answer, Imported, Origin, assemble
-from lem.interop.inspect_values import Marks, fill_gaps, marks_of
+from lem.interop.inspect_values import Marks, fill_gaps, marks_of, ours_of
 from lem.interop.judges_kept import read_contaminated, read_judges
 from lem.interop.lines import file_sha
 from lem.interop.optional import load_library
@@ -40,9 +40,10 @@ def read_inspect(path: Path) -> Imported:
     """
     log = _read(path)
     arm, version = _arm(log), f"inspect task version {log.eval.task_version}"
-    answers = [_answer(sample, arm, path) for sample in log.samples]
+    ours = _ours(log)
+    answers = [_answer(sample, arm, path, is_ours=bool(ours)) for sample in log.samples]
     domains = {answer.domain for answer in answers}
-    data = {"task": log.eval.task, **read_contaminated(path, [_ours(log)])}
+    data = {"task": log.eval.task, **read_contaminated(path, [ours])}
     origin = Origin(path.stem, INSPECT, _source(path), {arm: _facts(log)}, _settings(log), data)
     notes = _notes(log, path)
     if domains == {""}:
@@ -52,7 +53,7 @@ def read_inspect(path: Path) -> Imported:
     marks = [_marks(record, sample, version) for record, sample in zip(records, log.samples, strict=True)]
     benchmarks = {probe["id"]: probe.get("benchmark", "") for probe in imported.info.probes}
     scores = fill_gaps([score for one in marks for score in one.scores], _texts(records), benchmarks)
-    judges, audits = read_judges(path, _ours(log), arm)
+    judges, audits = read_judges(path, ours, arm)
     return replace(
         imported,
         records=records,
@@ -159,7 +160,7 @@ def _notes(log: Any, path: Path) -> list[str]:
     return notes
 
 
-def _answer(sample: Any, arm: str, path: Path) -> Answer:
+def _answer(sample: Any, arm: str, path: Path, *, is_ours: bool) -> Answer:
     response, error = _outcome(sample)
     named = {name: text for name, text in (sample.metadata or {}).items() if isinstance(text, str)}
     choice = sample.output.choices[0] if sample.output.choices else None
@@ -176,8 +177,13 @@ def _answer(sample: Any, arm: str, path: Path) -> Answer:
         rephrases=named.get("rephrases", ""),
         ts=str(sample.completed_at or ""),
         thinking=_thinking(choice) if choice and error is None else None,
-        finish_reason=FINISH.get(choice.stop_reason) if choice and error is None else None,
+        finish_reason=_ending(sample.output, is_ours) if choice and error is None else None,
     )
+
+
+def _ending(output: Any, is_ours: bool) -> str | None:
+    kept = ours_of(output.metadata).get("finish_reason") if is_ours else None
+    return kept if isinstance(kept, str) else FINISH.get(output.choices[0].stop_reason)
 
 
 def _outcome(sample: Any) -> tuple[str | None, str | None]:

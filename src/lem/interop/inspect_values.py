@@ -17,7 +17,7 @@ from lem.records import Judgement, Key, Score, text_sha
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-OURS = "lem"  # the key of a score's metadata under which an export of ours keeps what Inspect has no field for
+OURS = "lem"  # the key of a score's or output's metadata for what an export of ours has no field of Inspect for
 SPENT = ("n_prompt_tokens", "n_tokens", "cost")  # what a judge's call took, where that is known
 NO_SCORE = "the log holds no score of this scorer for this answer"
 
@@ -38,7 +38,7 @@ def marks_of(key: Key, response: str, scores: Mapping[str, Any], version: str, i
     found = Marks([], [])
     sha = text_sha(response)
     for name, given in scores.items():
-        ours = _ours(given.metadata)
+        ours = ours_of(given.metadata)
         reason = "the sample was invalidated in its log" if invalidated else None
         for suffix, raw in _entries(given.value):
             value, complaint = number_of(raw)
@@ -51,7 +51,8 @@ def marks_of(key: Key, response: str, scores: Mapping[str, Any], version: str, i
     return found
 
 
-def _ours(metadata: Any) -> dict[str, Any]:
+def ours_of(metadata: Any) -> dict[str, Any]:
+    """What an export of ours kept in the metadata of a score or an output; {} if there is none."""
     found = metadata.get(OURS) if isinstance(metadata, dict) else None
     return found if isinstance(found, dict) else {}
 

@@ -7,9 +7,10 @@
     error                  of a failed answer, which has no scores
 
 What Inspect has no field for (a scorer's version and signals, a judge's scale, what its call took) stands in the
-metadata of the score under "lem", what stands against the judges in the log's under "judges" and "audits", from which
-`read_inspect` restores it. Probes that were never answered are in the dataset's sample ids
-alone, and the log then has the status "cancelled". Half surrogate pairs become backslash escapes.
+metadata of the score under "lem", an ending that it has no name for in that of the output, what stands against the
+judges in the log's under "judges" and "audits", from which `read_inspect` restores it. Probes that were never answered
+are in the dataset's sample ids alone, and the log then has the status "cancelled". Half surrogate pairs become
+backslash escapes.
 """
 
 from __future__ import annotations
@@ -178,9 +179,11 @@ def _output(record: Record, name: str) -> Any:
         ]
     message = _library().model.ChatMessageAssistant(content=content, id="answer", model=name, source="generate")
     reason = STOP.get(record.finish_reason or "", "unknown")
+    # "unknown" alone would make an answer in words of measured choices.
+    kept = {OURS: {"finish_reason": record.finish_reason}} if record.finish_reason and reason == "unknown" else None
     choice = _library().model.ChatCompletionChoice(message=message, stop_reason=reason)
     usage = _usage([record]) if record.n_tokens is not None else None
-    return _library().model.ModelOutput(model=name, choices=[choice], usage=usage)
+    return _library().model.ModelOutput(model=name, choices=[choice], usage=usage, metadata=kept)
 
 
 def _usage(records: Iterable[Record]) -> Any:

@@ -37,14 +37,15 @@ def domain_means(info: RunInfo, records: Sequence[Record], scores: Sequence[Scor
 
 
 def domain_means_of(info: RunInfo, names: Sequence[str], cells: Sequence[Cell], scorer: str) -> list[DomainMean]:
-    """The same from cells that are joined already; `names` are the arms."""
+    """The same from cells that are joined already, for the domains that have any; `names` are the arms."""
     domains, sources = domains_of(info), sources_of(info)
     grouped: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if cell.key.probe_id in domains:
             grouped.setdefault((domains[cell.key.probe_id], cell.key.arm), []).append(cell)
     means = []
-    for domain in dict.fromkeys(domains.values()):
+    asked = {domain for domain, _ in grouped}
+    for domain in dict.fromkeys(domain for domain in domains.values() if domain in asked):
         for arm in names:
             values, n_lost = source_values(grouped.get((domain, arm), []), sources)
             mean = headline(list(values.values()), n_unscored=n_lost)

@@ -79,7 +79,7 @@ def build_board(
         rows=[_drawn(row, *scales, withheld.get(row.arm), lower, codes.get(row.arm)) for row in rows],
         means=_matrix(domain_means_of(info, names, metric.cells, metric.name)),
         changed_arms=changed,
-        changes=_changes(contents, values, changed, baseline) if changed else [],
+        changes=_changes(contents, metric, unit, changed, baseline) if changed else [],
         spread=_spread(metric.name, unit, values, rows, sources_of(info)),
         length=_length(metric.name, unit, values, words),
         watermarks=metric_watermarks(contents, metric),
@@ -188,21 +188,23 @@ def _matrix(means: Sequence[DomainMean]) -> list[tuple[str, list[tuple[DomainMea
 
 
 def _changes(
-    contents: RunContents, values: Mapping[str, Mapping[str, float]], arms: Sequence[str], baseline: str | None
+    contents: RunContents, metric: Metric, unit: Unit, arms: Sequence[str], baseline: str | None
 ) -> list[tuple[str, list[tuple[Estimate, float]]]]:
     """Rows of the heat map of changes: domain, then each arm's paired difference, tinted in -1 .. 1 around zero."""
     domains, sources = domains_of(contents.info), sources_of(contents.info)
+    asked = {cell.key.probe_id for cell in metric.cells}
+    values = {arm: probe_values([cell for cell in metric.cells if cell.key.arm == arm]) for arm in (*arms, baseline)}
     of_domain: dict[str, set[str]] = {}
     for probe, domain in domains.items():
-        of_domain.setdefault(domain, set()).add(probe)
+        if probe in asked:
+            of_domain.setdefault(domain, set()).add(probe)
     found: dict[str, list[Estimate]] = {}
     for domain, probes in of_domain.items():
         inside = {
-            arm: {probe: value for probe, value in values[arm].items() if probe in probes}
-            for arm in (*arms, str(baseline))
+            arm: {probe: value for probe, value in of_arm.items() if probe in probes} for arm, of_arm in values.items()
         }
         found[domain] = [
-            paired_difference(inside[arm], inside[str(baseline)], sources=sources).difference for arm in arms
+            unit.differing(paired_difference(inside[arm], inside[baseline], sources=sources).difference) for arm in arms
         ]
     most = max((abs(e.value) for row in found.values() for e in row if not math.isnan(e.value)), default=0.0)
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,8 +32,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     text["model"] = frame["model"].replace("", "?")
     text["arm"] = frame["arm"]
     text["n"] = [ABSENT if pd.isna(n) else str(int(n)) for n in frame["n"]]
-    text["value"] = [_with_limits(row.mean, row.low, row.high, 2) for row in _rows(frame)]
-    text["order"] = [_with_limits(row.rank, row.rank_low, row.rank_high, 0) for row in _rows(frame)]
+    text["value"] = [_with_limits(*map(number, (row.mean, row.low, row.high))) for row in _rows(frame)]
+    text["order"] = [
+        _with_limits(_rank(row.rank), _rank(row.rank_low, math.floor), _rank(row.rank_high, math.ceil))
+        for row in _rows(frame)
+    ]
     text["first_share"] = [number(value) for value in frame["first"]]
     text["lost"] = [_lost(row) for row in _rows(frame)]
     published = frame["origin"] != "ours"
@@ -57,15 +60,18 @@ def _rows(frame: pd.DataFrame) -> list[SimpleNamespace]:
     return [SimpleNamespace(**{str(name): value for name, value in row.items()}) for row in frame.to_dict("records")]
 
 
-def _with_limits(value: float, low: float, high: float, digits: int) -> str:
-    shown = number(value, digits)
-    return shown if _absent(low) or _absent(high) else f"{shown} [{number(low, digits)}, {number(high, digits)}]"
+def _with_limits(value: str, low: str, high: str) -> str:
+    return value if ABSENT in (low, high) else f"{value} [{low}, {high}]"
+
+
+def _rank(value: float, towards: Callable[[float], int] = round) -> str:
+    """A rank in whole and half places, since ties share the middle of theirs; a limit goes to the half outside it."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    halves = round(2 * value, 9)  # without the dust of the quantiles, which would move a limit by half a place
+    return f"{towards(halves) / 2:g}"
 
 
 def _lost(row: SimpleNamespace) -> str:
     found = [f"{count} {name}" for name in ("unscored", "failed", "missing") if (count := getattr(row, name))]
     return ", ".join(found)
-
-
-def _absent(value: float) -> bool:
-    return value is None or math.isnan(value)
