@@ -127,25 +127,32 @@ def signal_at(
 
 
 def children(pid: int) -> set[int]:
-    """Process ids of a process's living children (Linux; empty elsewhere)."""
-    everyone = {int(path.name) for path in Path("/proc").glob("[0-9]*")}
-    return {other for other in everyone if _living(other) == pid}
+    """Process ids of a process's living children."""
+    return {other for other, parent in _living().items() if parent == pid}
 
 
-def _living(pid: int) -> int | None:
-    """The parent of a process that lives; None for one that ended, if only its parent has not been told yet."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[1])
+def _living() -> dict[int, int]:
+    """The parent of each process that lives; without those that ended and whose parent has not been told yet."""
+    if not Path("/proc/self/stat").exists():  # macOS
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in listed.splitlines()]
+        return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it ended meanwhile
+            continue
+        if state != "Z":
+            found[int(path.parent.name)] = int(parent)
+    return found
 
 
 def gone(pids: set[int]) -> bool:
     """Whether all of these processes end, given time."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        if all(_living(pid) is None for pid in pids):
+        if not pids & _living().keys():
             return True
         time.sleep(0.05)
     return False
