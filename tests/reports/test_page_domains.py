@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from lem.records import RunContents
@@ -24,19 +25,25 @@ def run() -> RunContents:
     return replace(contents, info=replace(contents.info, kind="eval", probes=probes), scores=scores)
 
 
-def board() -> Board:
-    contents = run()
-    (metric,) = (one for one in metrics_of(contents) if one.name == "gsm8k_strict")
+def board(contents: RunContents, name: str = "gsm8k_strict") -> Board:
+    (metric,) = (one for one in metrics_of(contents) if one.name == name)
     return build_board(contents, metric, "base", 0.0, None)
 
 
 def test_domains_of_other_benchmarks_are_not_listed() -> None:
-    found = board()
+    found = board(run())
     assert [domain for domain, _ in found.means] == ["sums"]
     assert [domain for domain, _ in found.changes] == ["sums"]
 
 
 def test_arms_that_are_alike_on_a_domain_have_no_certain_difference() -> None:
-    ((_, [(difference, _)]),) = board().changes
+    ((_, [(difference, _)]),) = board(run()).changes
     assert (difference.value, difference.n) == (0.0, 3)
     assert difference.low < 0 < difference.high
+
+
+def test_where_no_scale_has_ends_equal_values_have_no_interval() -> None:
+    found = board(made_run({"base": [1, 1, 2], "trained": [2, 2, 3]}, domains=["one", "one", "two"]), "v3")
+    change, mean = found.changes[0][1][0][0], found.means[0][1][0][0].mean
+    assert (change.value, change.n, mean.value, mean.n) == (1.0, 2, 1.0, 2)
+    assert all(math.isnan(end) for end in (change.low, change.high, mean.low, mean.high))

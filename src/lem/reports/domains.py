@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lem.records import Record, RunInfo, Score
 from lem.records.cells import Cell, arm_names, domains_of, join_cells, sources_of, variants_each
@@ -13,7 +14,7 @@ from lem.stats import Estimate, headline
 
 @dataclass(frozen=True)
 class DomainMean:
-    """Mean of one arm over the probes of one domain, with the BCa interval over those probes (NaN for n < 2).
+    """Mean of one arm over the probes of one domain, with the interval over those probes (NaN for fewer than two, or equal ones).
 
     Where probes are variants, both are over source probes; `variants` is that of the leaderboard's row.
     """
@@ -48,7 +49,12 @@ def domain_means_of(info: RunInfo, names: Sequence[str], cells: Sequence[Cell], 
     for domain in dict.fromkeys(domain for domain in domains.values() if domain in asked):
         for arm in names:
             values, n_lost = source_values(grouped.get((domain, arm), []), sources)
-            mean = headline(list(values.values()), n_unscored=n_lost)
+            mean = with_width(headline(list(values.values()), n_unscored=n_lost))
             model = str(info.arms.get(arm, {}).get("model", ""))
             means.append(DomainMean(domain, arm, mean.n, mean, model, scorer, variants_each(info)))
     return means
+
+
+def with_width(estimate: Estimate) -> Estimate:
+    """The estimate without an interval if that has no width: values that are all equal say nothing of their spread."""
+    return replace(estimate, low=math.nan, high=math.nan) if estimate.low == estimate.high else estimate

@@ -14,7 +14,7 @@ from lem.records.cells import arm_names, domains_of, sources_of
 from lem.records.metrics import CONTINUOUS
 from lem.reports.choices import is_measured
 from lem.reports.comparison_file import ComparisonView
-from lem.reports.domains import DomainMean, domain_means_of
+from lem.reports.domains import DomainMean, domain_means_of, with_width
 from lem.reports.leaderboard import LeaderboardRow, leaderboard_of, probe_values
 from lem.reports.plots_length import length_figure
 from lem.reports.plots_spread import spread_figure
@@ -204,7 +204,8 @@ def _changes(
             arm: {probe: value for probe, value in of_arm.items() if probe in probes} for arm, of_arm in values.items()
         }
         found[domain] = [
-            unit.differing(paired_difference(inside[arm], inside[baseline], sources=sources).difference) for arm in arms
+            with_width(unit.differing(paired_difference(inside[arm], inside[baseline], sources=sources).difference))
+            for arm in arms
         ]
     most = max((abs(e.value) for row in found.values() for e in row if not math.isnan(e.value)), default=0.0)
     return [
