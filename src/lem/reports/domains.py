@@ -14,9 +14,10 @@ from lem.stats import Estimate, headline
 
 @dataclass(frozen=True)
 class DomainMean:
-    """Mean of one arm over the probes of one domain, with the interval over those probes (NaN for fewer than two, or equal ones).
+    """Mean of one arm over the probes of one domain, with the interval over those probes.
 
-    Where probes are variants, both are over source probes; `variants` is that of the leaderboard's row.
+    The interval is NaN for fewer than two probes, and where all have the same value. Where probes are variants, both
+    are over source probes; `variants` is that of the leaderboard's row.
     """
 
     domain: str
