@@ -116,15 +116,20 @@ def test_a_judge_that_never_answered_leaves_nothing_behind(run: Path) -> None:
     assert read_judge_manifests(run) == {}
 
 
-def test_what_came_before_an_error_is_on_disk_and_in_the_manifest(run: Path) -> None:
+def failing_at_the_third() -> ScriptedJudge:
     judge = ScriptedJudge()
 
-    def fail_third(call: Call) -> Reply:
+    def script(call: Call) -> Reply:
         if len(judge.asked) == 3:
             raise UserError("the service went away")
         return complete(call)
 
-    judge.script = fail_third
+    judge.script = script
+    return judge
+
+
+def test_what_came_before_an_error_is_on_disk_and_in_the_manifest(run: Path) -> None:
+    judge = failing_at_the_third()
     with pytest.raises(Incomplete, match="went away; 2 verdicts of this pass are on disk, the same command goes on"):
         ratings(run, judge)
     assert len(lines_of(run)) == 2
@@ -135,14 +140,7 @@ def test_what_came_before_an_error_is_on_disk_and_in_the_manifest(run: Path) -> 
 
 
 def test_benchmarks_that_a_pass_did_not_reach_stay_in_the_counts(run: Path) -> None:
-    judge = ScriptedJudge()
-
-    def fail_third(call: Call) -> Reply:
-        if len(judge.asked) == 3:
-            raise UserError("the service went away")
-        return complete(call)
-
-    judge.script = fail_third
+    judge = failing_at_the_third()
     with pytest.raises(Incomplete):
         ratings(run, judge, "safety")
     assert read_judge_manifests(run)["scripted"]["rated"] == {"safety": TO_RATE}
